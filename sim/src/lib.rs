@@ -8,6 +8,8 @@
 //! scheduler admits it to a batch when [`kv`] has blocks for it; [`cost`] says how long the batch takes; when
 //! it ends, the fleet writes its [`request::Outcome`].
 
+pub mod engine;
+pub mod kv;
 pub mod observer;
 pub mod prompt;
 pub mod request;

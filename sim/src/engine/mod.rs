@@ -1,0 +1,358 @@
+//! The engine of one replica: vLLM 0.32's scheduler, step by step.
+//!
+//! [`Engine::schedule`] forms a batch as `Scheduler.schedule` does; [`Engine::update`] takes its result as
+//! `Scheduler.update_from_output` does. Both are checked field by field against recordings of the real
+//! scheduler. The engine knows order and blocks, not time: [`crate::replica`] gives steps their duration.
+//!
+//! | rule | file |
+//! |---|---|
+//! | arguments and defaults | `config` |
+//! | who is in the next batch, with how many tokens; preemption | `schedule` |
+//! | what a finished batch changes | `update` |
+//! | order of the waiting queue | `queue` |
+//! | blocks, prefix hits, eviction | [`crate::kv`] |
+
+pub mod config;
+mod queue;
+mod schedule;
+mod update;
+
+use slab::Slab;
+
+use crate::kv::block_pool::BlockId;
+use crate::kv::manager::{Chain, KvManager};
+use crate::prompt::{Content, Prompt};
+use crate::request::{Cause, Request, RequestId, Stop};
+use config::{EngineConfig, Policy};
+use queue::{PriorityKey, WaitingQueue};
+
+/// Index of a request in the engine.
+type Slot = u32;
+
+/// What the engine must know of a request.
+#[derive(Clone, Debug)]
+pub struct EngineRequest {
+    /// Its number.
+    pub id: RequestId,
+    /// Its prompt, shorter than `max_model_len`.
+    pub prompt: Prompt,
+    /// Identity of what it generates.
+    pub output: Content,
+    /// Tokens after which it really stops.
+    pub output_tokens: u32,
+    /// Tokens after which the scheduler knows that it stops.
+    pub max_tokens: u32,
+    /// Lower is served first under the priority policy.
+    pub priority: i32,
+    /// LoRA adapter.
+    pub adapter: Option<u32>,
+    /// Requests of different salts share no cache.
+    pub cache_salt: u64,
+}
+
+impl EngineRequest {
+    /// What the engine must know of `request`, given the server's `max_model_len`.
+    #[must_use]
+    pub fn new(request: &Request, max_model_len: u32) -> Self {
+        let room = max_model_len.saturating_sub(request.prompt.tokens());
+        let limit = request.max_tokens.unwrap_or(room).min(room);
+        let output_tokens = request.output_tokens.min(limit);
+        Self {
+            id: request.id,
+            prompt: request.prompt.clone(),
+            output: request.output,
+            output_tokens,
+            max_tokens: match request.stop {
+                Stop::Length => output_tokens,
+                Stop::Eos => limit,
+            },
+            priority: request.priority,
+            adapter: request.adapter.is_some().then_some(request.adapter.0),
+            cache_salt: 0,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Preempted,
+    Running,
+    /// Finished or aborted with a batch still in flight: its last outputs are dropped.
+    Gone,
+}
+
+/// A request inside the engine. Counts are tokens.
+#[derive(Clone, Debug)]
+struct Entry {
+    request: EngineRequest,
+    /// Order of arrival at this engine.
+    arrival: u64,
+    state: State,
+    emitted: u32,
+    computed: u32,
+    /// Async scheduling: output tokens that batches in flight will have produced.
+    placeholders: u32,
+    /// Tokens scheduled in batches not yet updated.
+    inflight: u32,
+    /// Of those, tokens scheduled before the last preemption.
+    stale: u32,
+    /// Whether the last batch left prompt tokens uncomputed.
+    chunk: bool,
+    preemptions: u32,
+    chain: Chain,
+}
+
+impl Entry {
+    /// Prompt plus emitted tokens.
+    fn known(&self) -> u32 {
+        self.request.prompt.tokens() + self.emitted
+    }
+
+    fn key(&self) -> PriorityKey {
+        (self.request.priority, self.arrival)
+    }
+
+    fn learn(&mut self) {
+        let known = self.known();
+        self.chain.learn(&self.request.prompt, self.request.output, known);
+    }
+}
+
+/// One request's part in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// Which request.
+    pub id: RequestId,
+    slot: Slot,
+    /// Tokens computed before this step.
+    pub computed: u32,
+    /// Tokens computed in this step.
+    pub new: u32,
+    /// Whether its last known token is computed in this step, so that it samples a token.
+    pub samples: bool,
+    /// Whether this step only extends its output by a token.
+    pub decode: bool,
+}
+
+/// A request admitted to the batch in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Which request.
+    pub id: RequestId,
+    /// Tokens found in the prefix cache.
+    pub hit_tokens: u32,
+    /// Whether it had been preempted before.
+    pub resumed: bool,
+}
+
+/// One batch: what a step computes.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// In batch order.
+    pub scheduled: Vec<Scheduled>,
+    /// Requests admitted, in order.
+    pub admitted: Vec<Admission>,
+    /// Requests preempted, in order.
+    pub preempted: Vec<RequestId>,
+    /// Waiting requests passed over because `max_loras` other adapters run.
+    pub lora_skipped: Vec<RequestId>,
+    /// Why the requests that still wait were not admitted.
+    pub blocked: Option<Cause>,
+}
+
+impl Batch {
+    /// Whether the step computes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.scheduled.is_empty()
+    }
+
+    /// Tokens computed in this step.
+    #[must_use]
+    pub fn tokens(&self) -> u32 {
+        self.scheduled.iter().map(|part| part.new).sum()
+    }
+
+    fn clear(&mut self) {
+        self.scheduled.clear();
+        self.admitted.clear();
+        self.preempted.clear();
+        self.lora_skipped.clear();
+        self.blocked = None;
+    }
+}
+
+/// A token delivered by a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Whose.
+    pub id: RequestId,
+    /// How many tokens the request has emitted, this one included.
+    pub emitted: u32,
+    /// Whether it was the last one.
+    pub last: bool,
+}
+
+/// vLLM's scheduler and KV cache manager of one replica.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    config: EngineConfig,
+    kv: KvManager,
+    requests: Slab<Entry>,
+    running: Vec<Slot>,
+    waiting: WaitingQueue,
+    arrivals: u64,
+    /// Adapters of the batch being formed; kept to reuse its memory. So for `skipped`.
+    adapters: Vec<u32>,
+    skipped: Vec<Slot>,
+}
+
+impl Engine {
+    /// An idle engine. `config` has been checked with [`EngineConfig::check`].
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Self {
+        let waiting = match config.policy {
+            Policy::Fcfs => WaitingQueue::Fcfs(Default::default()),
+            Policy::Priority => WaitingQueue::Priority(Default::default()),
+        };
+        let kv = KvManager::new(config.num_gpu_blocks, config.block_size, config.prefix_caching, config.max_model_len);
+        Self {
+            config,
+            kv,
+            requests: Slab::new(),
+            running: Vec::new(),
+            waiting,
+            arrivals: 0,
+            adapters: Vec::new(),
+            skipped: Vec::new(),
+        }
+    }
+
+    /// The engine's arguments.
+    #[must_use]
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// The engine's KV cache.
+    #[must_use]
+    pub fn kv(&self) -> &KvManager {
+        &self.kv
+    }
+
+    /// Puts a request into the waiting queue and returns its handle, valid until it finishes or is aborted.
+    pub fn add(&mut self, request: EngineRequest) -> Handle {
+        debug_assert!(request.prompt.tokens() > 0 && request.output_tokens > 0, "prompt and output are not empty");
+        debug_assert!(request.prompt.tokens() < self.config.max_model_len, "the server rejects longer prompts");
+        let mut entry = Entry {
+            chain: Chain::new(self.config.block_size, request.adapter, request.cache_salt),
+            request,
+            arrival: self.arrivals,
+            state: State::Waiting,
+            emitted: 0,
+            computed: 0,
+            placeholders: 0,
+            inflight: 0,
+            stale: 0,
+            chunk: false,
+            preemptions: 0,
+        };
+        self.arrivals += 1;
+        entry.learn();
+        let key = entry.key();
+        let slot = self.requests.insert(entry) as Slot;
+        self.waiting.push(key, slot);
+        Handle(slot)
+    }
+
+    /// Drops a request, wherever it is; its blocks are free at once (vLLM `finish_requests`, aborted).
+    pub fn abort(&mut self, handle: Handle) {
+        let slot = handle.0;
+        match self.requests[slot as usize].state {
+            State::Running => self.running.retain(|&other| other != slot),
+            State::Waiting | State::Preempted => {
+                let key = self.requests[slot as usize].key();
+                self.waiting.remove(key, slot);
+            }
+            State::Gone => unreachable!("aborted after its end"),
+        }
+        self.retire(slot);
+    }
+
+    /// Whether any request waits or runs.
+    #[must_use]
+    pub fn has_requests(&self) -> bool {
+        !self.running.is_empty() || self.waiting.len() > 0
+    }
+
+    /// Number of running requests.
+    #[must_use]
+    pub fn num_running(&self) -> u32 {
+        self.running.len() as u32
+    }
+
+    /// Number of waiting requests.
+    #[must_use]
+    pub fn num_waiting(&self) -> u32 {
+        self.waiting.len() as u32
+    }
+
+    /// Running requests, in order of admission.
+    pub fn running(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.running.iter().map(|&slot| self.requests[slot as usize].request.id)
+    }
+
+    /// Waiting requests, in queue order.
+    pub fn waiting(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.waiting.iter().map(|slot| self.requests[slot as usize].request.id)
+    }
+
+    /// The block ids that a request of the last batch holds.
+    #[must_use]
+    pub fn block_table(&self, part: &Scheduled) -> &[BlockId] {
+        self.requests[part.slot as usize].chain.table()
+    }
+
+    /// The KV chain of a live request.
+    #[must_use]
+    pub fn chain(&self, handle: Handle) -> &Chain {
+        &self.requests[handle.0 as usize].chain
+    }
+
+    /// How often a live request was preempted.
+    #[must_use]
+    pub fn preemptions(&self, handle: Handle) -> u32 {
+        self.requests[handle.0 as usize].preemptions
+    }
+
+    /// Ends a request's life in the engine: frees its blocks now and its slot when no batch mentions it.
+    fn retire(&mut self, slot: Slot) {
+        let entry = &mut self.requests[slot as usize];
+        entry.state = State::Gone;
+        self.kv.release(&mut entry.chain);
+        if entry.inflight == 0 {
+            self.requests.remove(slot as usize);
+        }
+    }
+
+    /// Checks the conservation laws of the engine's state.
+    ///
+    /// # Panics
+    /// When one is broken.
+    pub fn assert_consistent(&self) {
+        let tables = self.requests.iter().map(|(_, entry)| entry.chain.table());
+        self.kv.pool().assert_consistent(tables);
+        assert!(self.running.len() <= self.config.active_seqs() as usize, "|running| <= max_num_active_seqs");
+        for (_, entry) in &self.requests {
+            assert!(entry.computed <= entry.known() + entry.placeholders, "computed <= known");
+            let held = entry.chain.table().len() as u32 * self.config.block_size;
+            assert!(entry.state != State::Running || held >= entry.computed, "computed tokens have blocks");
+            assert!(entry.state == State::Running || entry.chain.table().is_empty(), "only running requests hold blocks");
+        }
+    }
+}
+
+/// A live request's place in its engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle(Slot);

@@ -1,0 +1,239 @@
+//! Who is in the next batch: `Scheduler.schedule` (vllm/v1/core/sched/scheduler.py, 0.32).
+//!
+//! There are no prefill and decode phases: a request wants all of its known tokens computed. Running requests
+//! come first, in order of admission; then waiting ones are admitted, unless somebody was preempted.
+
+use super::config::Policy;
+use super::{Admission, Batch, Engine, Scheduled, Slot, State};
+use crate::kv::manager::Demand;
+use crate::request::Cause;
+
+impl Engine {
+    /// Forms the next batch into `batch` (cleared first). What a following call may assume is accounted for at
+    /// once; the result of the batch comes later, with [`update`](Self::update).
+    pub fn schedule(&mut self, batch: &mut Batch) {
+        batch.clear();
+        let chunk_cap = self.chunk_cap();
+        let mut budget = self.config.max_num_batched_tokens;
+        self.schedule_running(batch, &mut budget, chunk_cap);
+        if batch.preempted.is_empty() {
+            self.admit_waiting(batch, &mut budget, chunk_cap);
+        } else {
+            batch.blocked = Some(Cause::EngineQueueKv);
+        }
+        self.account(batch);
+        debug_assert!(batch.tokens() <= self.config.max_num_batched_tokens, "a step stays within its budget");
+    }
+
+    /// Longest prefill chunk of this step; 0 for no limit. A lone request is never limited.
+    fn chunk_cap(&self) -> u32 {
+        let requests = (self.running.len() + self.waiting.len()) as u32;
+        let threshold = self.config.long_prefill_token_threshold;
+        if threshold == 0 || requests <= 1 {
+            0
+        } else if self.config.long_prefill_token_threshold_adaptive {
+            threshold.max(self.config.max_num_batched_tokens / requests)
+        } else {
+            threshold
+        }
+    }
+
+    fn schedule_running(&mut self, batch: &mut Batch, budget: &mut u32, chunk_cap: u32) {
+        self.kv.no_prefix();
+        let mut index = 0;
+        while index < self.running.len() && *budget > 0 {
+            let slot = self.running[index];
+            let tokens = self.tokens_wanted(slot, *budget, chunk_cap);
+            if tokens == 0 {
+                index += 1;
+                continue;
+            }
+            while !self.extend(slot, tokens) {
+                let victim = self.preempt_one(batch, budget, &mut index);
+                if victim == slot {
+                    return;
+                }
+            }
+            let entry = &self.requests[slot as usize];
+            batch.scheduled.push(part(slot, entry, tokens));
+            *budget -= tokens;
+            index += 1;
+        }
+    }
+
+    /// Tokens that a running request may compute in this step; 0 to pass it over.
+    fn tokens_wanted(&self, slot: Slot, budget: u32, chunk_cap: u32) -> u32 {
+        let entry = &self.requests[slot as usize];
+        // Async scheduling: the batch in flight brings its last token, as max_tokens foretells.
+        let end = entry.request.prompt.tokens() + entry.request.max_tokens;
+        if entry.placeholders > 0 && entry.computed + 2 - entry.placeholders >= end {
+            return 0;
+        }
+        let wanted = entry.known() + entry.placeholders - entry.computed;
+        let room = (self.config.max_model_len - 1).saturating_sub(entry.computed);
+        capped(wanted, chunk_cap).min(budget).min(room)
+    }
+
+    /// Blocks for `tokens` more tokens of a running request.
+    fn extend(&mut self, slot: Slot, tokens: u32) -> bool {
+        let entry = &mut self.requests[slot as usize];
+        let demand = Demand {
+            computed: entry.computed,
+            new: tokens,
+            known: entry.known(),
+            full_sequence: false,
+            spare_blocks: 0,
+        };
+        self.kv.allocate(&mut entry.chain, &demand)
+    }
+
+    /// Preempts the request that the policy names, which may already be part of this step. `index` is the
+    /// position in `running` being scheduled and is kept on the same request.
+    fn preempt_one(&mut self, batch: &mut Batch, budget: &mut u32, index: &mut usize) -> Slot {
+        let position = match self.config.policy {
+            Policy::Fcfs => self.running.len() - 1,
+            Policy::Priority => {
+                let key = |&position: &usize| self.requests[self.running[position] as usize].key();
+                (0..self.running.len()).max_by_key(key).expect("the request being scheduled is running")
+            }
+        };
+        let victim = self.running.remove(position);
+        if position < *index {
+            *index -= 1;
+        }
+        if let Some(at) = batch.scheduled.iter().position(|part| part.slot == victim) {
+            *budget += batch.scheduled.remove(at).new;
+        }
+        self.preempt(victim);
+        batch.preempted.push(self.requests[victim as usize].request.id);
+        victim
+    }
+
+    /// Frees everything the request holds; it computes prompt and emitted tokens again when it resumes.
+    fn preempt(&mut self, slot: Slot) {
+        let entry = &mut self.requests[slot as usize];
+        self.kv.release(&mut entry.chain);
+        entry.state = State::Preempted;
+        entry.computed = 0;
+        entry.preemptions += 1;
+        entry.stale = entry.inflight;
+        entry.placeholders = 0;
+        let key = entry.key();
+        self.waiting.put_back(key, slot);
+    }
+
+    fn admit_waiting(&mut self, batch: &mut Batch, budget: &mut u32, chunk_cap: u32) {
+        self.adapters.clear();
+        if self.config.max_loras.is_some() {
+            for part in &batch.scheduled {
+                note_adapter(&mut self.adapters, self.requests[part.slot as usize].request.adapter);
+            }
+        }
+        while let Some(slot) = self.waiting.head() {
+            if *budget == 0 {
+                batch.blocked = Some(Cause::EngineQueueBudget);
+                break;
+            }
+            if self.running.len() >= self.config.active_seqs() as usize {
+                batch.blocked = Some(Cause::EngineQueueSlots);
+                break;
+            }
+            if self.requests[slot as usize].stale > 0 {
+                self.skip_head();
+                continue;
+            }
+            if self.adapter_must_wait(slot) {
+                batch.lora_skipped.push(self.requests[slot as usize].request.id);
+                self.skip_head();
+                continue;
+            }
+            if let Err(cause) = self.admit(slot, batch, budget, chunk_cap) {
+                batch.blocked = Some(cause);
+                break;
+            }
+        }
+        for slot in self.skipped.drain(..).rev() {
+            let key = self.requests[slot as usize].key();
+            self.waiting.put_back(key, slot);
+        }
+    }
+
+    /// Passes over the head of the queue; it keeps its place for the next step.
+    fn skip_head(&mut self) {
+        let slot = self.waiting.pop().expect("the queue has a head");
+        self.skipped.push(slot);
+    }
+
+    fn adapter_must_wait(&self, slot: Slot) -> bool {
+        match (self.config.max_loras, self.requests[slot as usize].request.adapter) {
+            (Some(max), Some(adapter)) => self.adapters.len() == max as usize && !self.adapters.contains(&adapter),
+            _ => false,
+        }
+    }
+
+    /// Moves the head of the queue, `slot`, to the batch; the cause when it must wait instead.
+    fn admit(&mut self, slot: Slot, batch: &mut Batch, budget: &mut u32, chunk_cap: u32) -> Result<(), Cause> {
+        let spare_blocks = if self.running.is_empty() { 0 } else { self.config.watermark_blocks() };
+        let entry = &mut self.requests[slot as usize];
+        let known = entry.known();
+        let hit_tokens = self.kv.find_prefix(&entry.chain, known);
+        let wanted = capped(known - hit_tokens, chunk_cap);
+        if !self.config.chunked_prefill && wanted > *budget {
+            return Err(Cause::EngineQueueBudget);
+        }
+        let tokens = wanted.min(*budget);
+        let demand =
+            Demand { computed: 0, new: tokens, known, full_sequence: self.config.reserve_full_isl, spare_blocks };
+        if !self.kv.allocate(&mut entry.chain, &demand) {
+            return Err(Cause::EngineQueueKv);
+        }
+        self.waiting.pop();
+        self.running.push(slot);
+        let resumed = entry.state == State::Preempted;
+        batch.admitted.push(Admission { id: entry.request.id, hit_tokens, resumed });
+        entry.state = State::Running;
+        entry.computed = hit_tokens;
+        batch.scheduled.push(part(slot, entry, tokens));
+        *budget -= tokens;
+        note_adapter(&mut self.adapters, entry.request.adapter);
+        Ok(())
+    }
+
+    /// What the next call may assume of this batch (`_update_after_schedule`).
+    fn account(&mut self, batch: &mut Batch) {
+        for part in &mut batch.scheduled {
+            let entry = &mut self.requests[part.slot as usize];
+            entry.computed += part.new;
+            entry.inflight += part.new;
+            entry.chunk = entry.computed < entry.known() + entry.placeholders;
+            if self.config.async_scheduling && !entry.chunk {
+                entry.placeholders += 1;
+            }
+            part.samples = !entry.chunk;
+        }
+    }
+}
+
+/// A request's part in the step; whether it samples is known once the step is complete.
+fn part(slot: Slot, entry: &super::Entry, new: u32) -> Scheduled {
+    Scheduled {
+        id: entry.request.id,
+        slot,
+        computed: entry.computed,
+        new,
+        samples: false,
+        decode: new == 1 && entry.computed >= entry.request.prompt.tokens(),
+    }
+}
+
+fn capped(tokens: u32, cap: u32) -> u32 {
+    if cap > 0 { tokens.min(cap) } else { tokens }
+}
+
+fn note_adapter(adapters: &mut Vec<u32>, adapter: Option<u32>) {
+    if let Some(adapter) = adapter
+        && !adapters.contains(&adapter)
+    {
+        adapters.push(adapter);
+    }
+}

@@ -1,0 +1,254 @@
+//! Replays a recording of vLLM's real scheduler through the engine and compares every recorded field of every
+//! step. The format is that of the recordings: `config`, `requests`, `steps`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use forerun_sim::engine::config::{EngineConfig, Policy};
+use forerun_sim::engine::{Batch, Engine, EngineRequest};
+use forerun_sim::prompt::{Content, Prompt};
+use forerun_sim::request::RequestId;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Recording {
+    config: Config,
+    requests: Vec<Spec>,
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    scheduler: String,
+    block_size: u32,
+    num_blocks: u32,
+    max_num_batched_tokens: u32,
+    max_num_seqs: u32,
+    max_num_active_seqs: Option<u32>,
+    max_model_len: u32,
+    long_prefill_token_threshold: u32,
+    long_prefill_token_threshold_adaptive: bool,
+    policy: String,
+    reserve_full_isl: bool,
+    watermark: f64,
+    prefix_caching: bool,
+    chunked_prefill: bool,
+    max_loras: Option<u32>,
+    kv_role: Option<String>,
+    offload_chunks: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    id: String,
+    prompt: Vec<(String, u32, u32)>,
+    output: u32,
+    #[serde(default)]
+    stop: Option<String>,
+    #[serde(default)]
+    priority: i32,
+    #[serde(default)]
+    lora: Option<String>,
+    #[serde(default)]
+    salt: Option<String>,
+}
+
+/// Fields that a recording may leave out are options; any other absent field means empty.
+#[derive(Deserialize)]
+struct Step {
+    step: u32,
+    #[serde(default)]
+    drained: u32,
+    #[serde(default)]
+    arrived: Vec<String>,
+    #[serde(default)]
+    scheduled: Vec<(String, u32, u32)>,
+    #[serde(default)]
+    new: BTreeMap<String, u32>,
+    #[serde(default)]
+    resumed: BTreeMap<String, u32>,
+    #[serde(default)]
+    preempted: Vec<String>,
+    #[serde(default)]
+    running: Vec<String>,
+    #[serde(default)]
+    waiting: Vec<String>,
+    free_blocks: u32,
+    blocks: Option<BTreeMap<String, Vec<u32>>>,
+    emitted: Option<BTreeMap<String, u32>>,
+    #[serde(default)]
+    finished: Vec<String>,
+    free_blocks_after_update: u32,
+}
+
+/// Whether the engine models what this recording exercises, and why not.
+pub(crate) fn unsupported(json: &str) -> Result<Option<&'static str>, String> {
+    let recording: Recording = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    Ok(if recording.config.kv_role.is_some() {
+        Some("P/D transfer is not modelled yet")
+    } else if recording.config.offload_chunks.is_some() {
+        Some("KV offloading is not modelled yet")
+    } else {
+        None
+    })
+}
+
+/// Replays one recording; the number of steps compared, or the first difference.
+pub(crate) fn replay(json: &str) -> Result<usize, String> {
+    let recording: Recording = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    let mut player = Player::new(&recording);
+    let depth = if recording.config.scheduler == "async" { 2 } else { 1 };
+    // Batches in flight, each with the recorded step that it belongs to.
+    let mut flight: VecDeque<(usize, Batch)> = VecDeque::new();
+    for (index, step) in recording.steps.iter().enumerate() {
+        for _ in 0..step.drained {
+            let (of, batch) = flight.pop_front().ok_or("drained without a batch in flight")?;
+            player.update(&recording.steps[of], &batch)?;
+        }
+        for id in &step.arrived {
+            player.add(id);
+        }
+        let batch = player.schedule(step)?;
+        let empty = batch.is_empty();
+        flight.push_back((index, batch));
+        if flight.len() == depth || empty {
+            let (of, batch) = flight.pop_front().expect("just pushed");
+            player.update(&recording.steps[of], &batch)?;
+        }
+    }
+    while let Some((of, batch)) = flight.pop_front() {
+        player.update(&recording.steps[of], &batch)?;
+    }
+    Ok(recording.steps.len())
+}
+
+struct Player<'a> {
+    engine: Engine,
+    specs: &'a [Spec],
+    contents: BTreeMap<&'a str, u64>,
+    adapters: Vec<&'a str>,
+}
+
+impl<'a> Player<'a> {
+    fn new(recording: &'a Recording) -> Self {
+        let c = &recording.config;
+        let engine = Engine::new(EngineConfig {
+            block_size: c.block_size,
+            num_gpu_blocks: c.num_blocks,
+            max_num_batched_tokens: c.max_num_batched_tokens,
+            max_num_seqs: c.max_num_seqs,
+            max_num_active_seqs: c.max_num_active_seqs,
+            max_model_len: c.max_model_len,
+            long_prefill_token_threshold: c.long_prefill_token_threshold,
+            long_prefill_token_threshold_adaptive: c.long_prefill_token_threshold_adaptive,
+            policy: if c.policy == "priority" { Policy::Priority } else { Policy::Fcfs },
+            reserve_full_isl: c.reserve_full_isl,
+            watermark: c.watermark,
+            prefix_caching: c.prefix_caching,
+            chunked_prefill: c.chunked_prefill,
+            max_loras: c.max_loras,
+            async_scheduling: c.scheduler == "async",
+            max_num_queued_reqs: None,
+        });
+        let segments = recording.requests.iter().flat_map(|spec| &spec.prompt).map(|(name, ..)| name.as_str());
+        let mut names: Vec<_> = segments.collect();
+        names.sort_unstable();
+        names.dedup();
+        let contents = names.into_iter().zip(0..).collect();
+        let mut adapters: Vec<_> = recording.requests.iter().filter_map(|spec| spec.lora.as_deref()).collect();
+        adapters.sort_unstable();
+        adapters.dedup();
+        Self { engine, specs: &recording.requests, contents, adapters }
+    }
+
+    fn content(&self, segment: &str) -> Content {
+        match segment.strip_prefix("out:") {
+            Some(id) => Content::generated(self.number(id)),
+            None => Content::shared(self.contents[segment]),
+        }
+    }
+
+    fn number(&self, id: &str) -> u64 {
+        self.specs.iter().position(|spec| spec.id == id).expect("the recording names its requests") as u64
+    }
+
+    fn name(&self, id: RequestId) -> &'a str {
+        &self.specs[id.0 as usize].id
+    }
+
+    fn names(&self, ids: impl Iterator<Item = RequestId>) -> Vec<&'a str> {
+        ids.map(|id| self.name(id)).collect()
+    }
+
+    fn add(&mut self, id: &str) {
+        let number = self.number(id);
+        let spec = &self.specs[number as usize];
+        let mut prompt = Prompt::new();
+        for (segment, first, tokens) in &spec.prompt {
+            assert_eq!(*first, 0, "segments are recorded from their beginning");
+            prompt.push(self.content(segment), *tokens);
+        }
+        // The recorder gives requests that end by EOS a max_tokens that is 500 higher.
+        let unforeseen = if spec.stop.as_deref() == Some("eos") { 500 } else { 0 };
+        let adapter = spec.lora.as_deref();
+        self.engine.add(EngineRequest {
+            id: RequestId(number),
+            prompt,
+            output: Content::generated(number),
+            output_tokens: spec.output,
+            max_tokens: spec.output + unforeseen,
+            priority: spec.priority,
+            adapter: adapter.map(|name| self.adapters.iter().position(|a| *a == name).expect("known") as u32),
+            cache_salt: spec.salt.as_deref().map_or(0, |salt| salt.bytes().fold(1, |h, b| h * 31 + u64::from(b))),
+        });
+    }
+
+    fn schedule(&mut self, step: &Step) -> Result<Batch, String> {
+        let mut batch = Batch::default();
+        self.engine.schedule(&mut batch);
+        self.engine.assert_consistent();
+        let scheduled: Vec<_> =
+            batch.scheduled.iter().map(|part| (self.name(part.id).to_owned(), part.computed, part.new)).collect();
+        let admitted = |resumed| {
+            let of_kind = batch.admitted.iter().filter(move |admission| admission.resumed == resumed);
+            of_kind.map(|admission| (self.name(admission.id).to_owned(), admission.hit_tokens)).collect::<BTreeMap<_, _>>()
+        };
+        same(step, "scheduled", &scheduled, &step.scheduled)?;
+        same(step, "new", &admitted(false), &step.new)?;
+        same(step, "resumed", &admitted(true), &step.resumed)?;
+        same(step, "preempted", &self.names(batch.preempted.iter().copied()), &strs(&step.preempted))?;
+        same(step, "running", &self.names(self.engine.running()), &strs(&step.running))?;
+        same(step, "waiting", &self.names(self.engine.waiting()), &strs(&step.waiting))?;
+        same(step, "free_blocks", &self.engine.kv().pool().free(), &step.free_blocks)?;
+        if let Some(blocks) = &step.blocks {
+            let tables = batch.scheduled.iter();
+            let tables = tables.map(|part| (self.name(part.id).to_owned(), self.engine.block_table(part).to_vec()));
+            same(step, "blocks", &tables.collect(), blocks)?;
+        }
+        Ok(batch)
+    }
+
+    fn update(&mut self, step: &Step, batch: &Batch) -> Result<(), String> {
+        let mut tokens = Vec::new();
+        self.engine.update(batch, &mut tokens);
+        self.engine.assert_consistent();
+        if let Some(emitted) = &step.emitted {
+            let got = tokens.iter().map(|token| (self.name(token.id).to_owned(), 1)).collect();
+            same(step, "emitted", &got, emitted)?;
+        }
+        let finished = self.names(tokens.iter().filter(|token| token.last).map(|token| token.id));
+        same(step, "finished", &finished, &strs(&step.finished))?;
+        same(step, "free_blocks_after_update", &self.engine.kv().pool().free(), &step.free_blocks_after_update)
+    }
+}
+
+fn strs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(step: &Step, field: &str, got: &T, recorded: &T) -> Result<(), String> {
+    if got == recorded {
+        Ok(())
+    } else {
+        Err(format!("step {}: {field}: simulated {got:?}, recorded {recorded:?}", step.step))
+    }
+}
