@@ -1,2 +1,79 @@
-//! The `forerun` command.
-fn main() {}
+//! The `forerun` command: parses, calls, prints. What it prints comes from the planner.
+
+mod catalog;
+mod output;
+mod progress;
+mod schema;
+mod simulate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use forerun_planner::error::Error;
+
+/// Exit codes, as documented: an SLO that was asked for does not hold; wrong input; a bug.
+const SLO_FAILED: u8 = 1;
+const WRONG_INPUT: u8 = 2;
+const BUG: u8 = 3;
+/// 128 + SIGINT, as shells report it.
+const INTERRUPTED: u8 = 130;
+
+/// Runs your traffic before your GPUs do: a simulator and capacity planner for LLM serving with vLLM.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What happens, exactly, in one scenario?
+    Simulate(simulate::Args),
+    /// What can a scenario name? GPUs, models, workload presets, routing policies.
+    Catalog(catalog::Args),
+    /// The JSON Schema of a file format.
+    Schema(schema::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Simulate(args) => simulate::run(&args),
+        Command::Catalog(args) => catalog::run(&args),
+        Command::Schema(args) => schema::run(&args),
+    };
+    result.unwrap_or_else(|error| report(&error))
+}
+
+/// Tells the user what went wrong, and the shell by which code.
+fn report(error: &anyhow::Error) -> ExitCode {
+    if output::is_closed_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    match error.downcast_ref::<Error>() {
+        Some(Error::Interrupted) => {
+            eprintln!("forerun: {error}");
+            ExitCode::from(INTERRUPTED)
+        }
+        Some(Error::Internal(_)) => {
+            eprintln!("forerun: {error}");
+            eprintln!("This is a bug of Forerun: please report it with the scenario, the seed and `forerun --version`.");
+            ExitCode::from(BUG)
+        }
+        Some(Error::Input(_)) | None => {
+            eprintln!("forerun: {error:#}");
+            ExitCode::from(WRONG_INPUT)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Asks the questions: reads a scenario, assembles what it describes, runs it, and returns what to report.
+//!
+//! | step | file |
+//! |---|---|
+//! | YAML, flags and `--set` to a [`scenario::Scenario`] | `scenario/read`, `scenario/overrides` |
+//! | names and defaults to a fleet that could exist | `assemble` |
+//! | one run to a summary and an outcomes file | `simulate` |
+//! | what scenarios can name | `catalog` |
+
+pub mod assemble;
+pub mod catalog;
+pub mod error;
+mod output;
+pub mod scenario;
+pub mod schema;
+pub mod simulate;

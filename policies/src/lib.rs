@@ -1,1 +1,93 @@
-//! Placeholder.
+//! What the router decides: one policy per file, and the registry that makes them by name.
+
+mod least_requests;
+mod random;
+mod round_robin;
+
+pub use least_requests::LeastRequests;
+pub use random::Random;
+pub use round_robin::RoundRobin;
+
+use forerun_sim::router::Router;
+
+/// A policy that scenarios can name.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    make: fn(seed: u64) -> Box<dyn Router>,
+}
+
+/// All policies. A new one is a file of its own and a line here.
+pub const PRESETS: [Preset; 3] = [
+    Preset { name: "round-robin", about: "each replica in turn", make: |_| Box::<RoundRobin>::default() },
+    Preset { name: "random", about: "any replica, uniformly", make: |seed| Box::new(Random::new(seed)) },
+    Preset {
+        name: "least-requests",
+        about: "the replica with the fewest requests in flight; equals in turn",
+        make: |_| Box::<LeastRequests>::default(),
+    },
+];
+
+impl Preset {
+    /// The policy of this name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        PRESETS.into_iter().find(|preset| preset.name == name)
+    }
+
+    /// A router of this policy. Random choices come from a stream of their own: they never move the arrivals.
+    #[must_use]
+    pub fn router(self, seed: u64) -> Box<dyn Router> {
+        (self.make)(seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forerun_sim::prompt::{Content, Prompt};
+    use forerun_sim::request::{Label, ReplicaId, Request, RequestId, Stop};
+    use forerun_sim::router::Endpoint;
+    use forerun_sim::time::Time;
+
+    /// The choices of a policy for `count` requests over replicas with these requests in flight; what it
+    /// chooses is added to them.
+    pub(crate) fn choices(router: &mut dyn Router, in_flight: &[u32], count: usize) -> Vec<usize> {
+        let endpoint = |(index, &in_flight): (usize, &u32)| Endpoint { replica: ReplicaId(index as u32), in_flight };
+        let mut endpoints: Vec<_> = in_flight.iter().enumerate().map(endpoint).collect();
+        let request = Request {
+            id: RequestId(0),
+            name: None,
+            arrival: Time::ZERO,
+            prompt: Prompt::of(Content::private(0), 1),
+            output: Content::generated(0),
+            output_tokens: 1,
+            stop: Stop::Length,
+            max_tokens: None,
+            priority: 0,
+            tenant: Label::NONE,
+            class: Label::NONE,
+            model: Label::NONE,
+            adapter: Label::NONE,
+            session: None,
+        };
+        let mut choose = || {
+            let choice = router.route(Time::ZERO, &request, &endpoints);
+            endpoints[choice].in_flight += 1;
+            choice
+        };
+        (0..count).map(|_| choose()).collect()
+    }
+
+    #[test]
+    fn every_policy_is_found_by_its_name_and_chooses_an_endpoint() {
+        for preset in PRESETS {
+            let mut router = Preset::find(preset.name).expect("its own name").router(1);
+            assert!(choices(router.as_mut(), &[0, 5, 2], 20).iter().all(|&choice| choice < 3), "{}", preset.name);
+        }
+        assert!(Preset::find("nonsense").is_none());
+    }
+}

@@ -8,10 +8,16 @@
 //! scheduler admits it to a batch when [`kv`] has blocks for it; [`cost`] says how long the batch takes; when
 //! it ends, the fleet writes its [`request::Outcome`].
 
+pub mod catalog;
+pub mod cost;
 pub mod engine;
+pub mod event;
+pub mod fleet;
 pub mod kv;
+mod ledger;
 pub mod observer;
 pub mod prompt;
+mod replica;
 pub mod request;
 pub mod rng;
 pub mod router;

@@ -1,9 +1,14 @@
 //! Who watches a run: callbacks with no-op defaults.
 
-use crate::request::{Outcome, ReplicaId, Request};
+use std::ops::ControlFlow;
+
+use crate::request::{Labels, Outcome, ReplicaId, Request};
 use crate::time::{Span, Time};
 
 /// Watches a run. Every method has an empty default: implement what you need.
+///
+/// Nothing is reported ahead of the clock: when [`arrived`](Self::arrived) is called, nothing later than that
+/// arrival was reported yet.
 pub trait Observer {
     /// A client sent `request`. Requests come in order of arrival.
     fn arrived(&mut self, request: &Request) {
@@ -21,9 +26,16 @@ pub trait Observer {
         let _ = (at, replica, prefill_tokens, emitted);
     }
 
-    /// A request ended, however it ended. Called exactly once per request.
-    fn ended(&mut self, outcome: &Outcome) {
-        let _ = outcome;
+    /// A request ended, however it ended. Called exactly once per request. `labels` has the names that the
+    /// request refers to: its tenant, class, model and adapter.
+    fn ended(&mut self, outcome: &Outcome, labels: &Labels) {
+        let _ = (outcome, labels);
+    }
+
+    /// Called every few thousand events with the simulated time: for progress bars, and to stop a run.
+    fn tick(&mut self, now: Time) -> ControlFlow<()> {
+        let _ = now;
+        ControlFlow::Continue(())
     }
 }
 
@@ -47,9 +59,14 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.1.step_done(at, replica, prefill_tokens, emitted);
     }
 
-    fn ended(&mut self, outcome: &Outcome) {
-        self.0.ended(outcome);
-        self.1.ended(outcome);
+    fn ended(&mut self, outcome: &Outcome, labels: &Labels) {
+        self.0.ended(outcome, labels);
+        self.1.ended(outcome, labels);
+    }
+
+    fn tick(&mut self, now: Time) -> ControlFlow<()> {
+        self.0.tick(now)?;
+        self.1.tick(now)
     }
 }
 
@@ -66,8 +83,12 @@ impl<O: Observer + ?Sized> Observer for &mut O {
         (**self).step_done(at, replica, prefill_tokens, emitted);
     }
 
-    fn ended(&mut self, outcome: &Outcome) {
-        (**self).ended(outcome);
+    fn ended(&mut self, outcome: &Outcome, labels: &Labels) {
+        (**self).ended(outcome, labels);
+    }
+
+    fn tick(&mut self, now: Time) -> ControlFlow<()> {
+        (**self).tick(now)
     }
 }
 

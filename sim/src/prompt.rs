@@ -37,6 +37,21 @@ impl Content {
         Self::tagged(4, hash)
     }
 
+    /// This text in another copy of its workload, so that copies do not falsely share it. Shared texts stay
+    /// shared: they are the same for everybody. For numbers below 2^60,
+    /// `generated(n).resalted(salt) == generated(n ^ salt)`, so that a copy can name what it generates.
+    ///
+    /// # Panics
+    /// When `salt` is not below 2^60.
+    #[must_use]
+    pub const fn resalted(self, salt: u64) -> Self {
+        assert!(salt < 1 << 60, "a salt leaves the name space alone");
+        match self.0 >> 60 {
+            1 => self,
+            _ => Self(self.0 ^ salt),
+        }
+    }
+
     /// Ids below 2^60 map one to one; larger ones (full 64-bit hashes) are folded.
     const fn tagged(tag: u64, id: u64) -> Self {
         let folded = if id < 1 << 60 { id } else { mix(id, tag) >> 4 };
@@ -91,6 +106,15 @@ impl Prompt {
         for segment in &other.segments {
             self.push(segment.content, segment.tokens);
         }
+    }
+
+    /// This prompt in another copy of its workload: see [`Content::resalted`].
+    #[must_use]
+    pub fn resalted(mut self, salt: u64) -> Self {
+        for segment in &mut self.segments {
+            segment.content = segment.content.resalted(salt);
+        }
+        self
     }
 
     /// Total length in tokens.
@@ -215,6 +239,17 @@ mod tests {
         assert_ne!(first(None, 0), first(Some(0), 0));
         assert_ne!(first(Some(0), 0), first(Some(1), 0));
         assert_ne!(first(None, 0), first(None, 1));
+    }
+
+    #[test]
+    fn another_copy_of_a_workload_shares_only_what_is_shared() {
+        let salt = 3 << 40;
+        assert_eq!(Content::shared(7).resalted(salt), Content::shared(7));
+        assert_eq!(Content::generated(7).resalted(salt), Content::generated(7 ^ salt));
+        for content in [Content::private(7), Content::generated(7), Content::recorded(u64::MAX)] {
+            assert_ne!(content.resalted(salt), content);
+            assert_eq!(content.resalted(salt).resalted(salt), content, "the salt keeps contents apart");
+        }
     }
 
     #[test]

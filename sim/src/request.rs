@@ -311,7 +311,7 @@ pub struct Outcome {
     pub preemptions: u32,
     /// How often the client sent it again after a timeout.
     pub retries: u32,
-    /// Where its time went, since its (last) arrival at the fleet.
+    /// Where its time went, from its arrival to its end; time of earlier attempts included.
     pub spent: Breakdown,
 }
 

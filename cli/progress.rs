@@ -1,0 +1,68 @@
+//! The progress bar of a run: simulated time, requests, requests per second. None when output is piped.
+
+use std::io::IsTerminal as _;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use forerun_planner::simulate::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A progress bar that also notices Ctrl-C.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Bar {
+    /// A bar for a run of so many requests, if that is known.
+    pub(crate) fn new(requests: Option<u64>) -> Self {
+        let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(requests, target);
+        let template = match requests {
+            Some(_) => "{msg:>12} simulated  {bar:30.cyan/dim}  {human_pos}/{human_len} requests  {per_sec}  eta {eta}",
+            None => "{msg:>12} simulated  {spinner}  {human_pos} requests  {per_sec}",
+        };
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        // Fast runs end before a bar would help.
+        bar.enable_steady_tick(Duration::from_millis(200));
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = interrupted.clone();
+        // Without a handler Ctrl-C still ends the process, if less cleanly.
+        let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
+        Self { bar, interrupted }
+    }
+
+    /// Shows how far the run is; breaks after Ctrl-C.
+    pub(crate) fn show(&self, progress: Progress) -> ControlFlow<()> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            self.bar.finish_and_clear();
+            return ControlFlow::Break(());
+        }
+        self.bar.set_position(progress.ended);
+        self.bar.set_message(clock(progress.simulated.as_secs_f64()));
+        ControlFlow::Continue(())
+    }
+
+    /// Removes the bar.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Simulated time as hours, minutes and seconds.
+fn clock(seconds: f64) -> String {
+    let seconds = seconds as u64;
+    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn simulated_time_reads_like_a_clock() {
+        assert_eq!(clock(3725.9), "1:02:05");
+    }
+}

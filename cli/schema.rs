@@ -1,0 +1,33 @@
+//! `forerun schema`.
+
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+
+use crate::output::print;
+
+/// The JSON Schema of a file format.
+#[derive(clap::Args)]
+#[command(after_help = "Example: forerun schema scenario > forerun-scenario.schema.json\n         (then in a scenario: # yaml-language-server: $schema=forerun-scenario.schema.json)")]
+pub(crate) struct Args {
+    /// Which format.
+    #[arg(value_enum)]
+    format: Name,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    /// The scenario file.
+    Scenario,
+    /// What `forerun simulate --format json` prints.
+    Summary,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let schema = match args.format {
+        Name::Scenario => forerun_planner::schema::scenario(),
+        Name::Summary => forerun_planner::schema::summary(),
+    };
+    print(&serde_json::to_string_pretty(&schema)?)?;
+    Ok(ExitCode::SUCCESS)
+}

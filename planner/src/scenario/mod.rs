@@ -1,0 +1,277 @@
+//! The scenario: one YAML file, strict, the unit of every question.
+//!
+//! [`read`] turns a file, flags and `--set` overrides into a [`Scenario`]; the published JSON Schema is
+//! generated from the types here.
+
+pub mod overrides;
+pub mod read;
+mod slo;
+
+use std::collections::BTreeMap;
+
+use forerun_workloads::spec::WorkloadSpec;
+use forerun_workloads::units::Duration;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use slo::{LimitSpec, SloSpec};
+
+/// A scenario: what arrives, what serves it, and what is asked of it. Every part has a default.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// A model of `forerun catalog`, or the path of a Hugging Face config.json.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Type of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Dtype>,
+    /// What arrives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<WorkloadSpec>,
+    /// When a request is good, and what the whole run must keep to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo: Option<SloSpec>,
+    /// vLLM's arguments for every pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineArgs>,
+    /// Replicas by kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pools: Option<Vec<PoolSpec>>,
+    /// Which replica gets a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<RouterSpec>,
+    /// Fixed costs between client and GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overhead: Option<OverheadSpec>,
+    /// What GPUs cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<CostSpec>,
+    /// Seed, warm-up and horizon of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunSpec>,
+}
+
+/// Type of the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// bfloat16.
+    #[default]
+    Bf16,
+    /// float16: costs what bf16 costs.
+    Fp16,
+    /// 8-bit floating point; not modelled yet.
+    Fp8,
+    /// 4-bit microscaling; not modelled yet.
+    Mxfp4,
+    /// 4-bit weights, 16-bit activations; not modelled yet.
+    W4a16,
+    /// 8-bit weights and activations; not modelled yet.
+    W8a8,
+}
+
+/// vLLM's arguments, by its own names. What is absent has vLLM's default for the GPU.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EngineArgs {
+    /// Tokens per KV block (16).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<u32>,
+    /// KV blocks; by default from the sizing formula.
+    #[serde(default, skip_serializing_if = "Option::is_none", alias = "num_gpu_blocks_override")]
+    pub num_gpu_blocks: Option<u32>,
+    /// Share of GPU memory that vLLM may use (0.92).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_utilization: Option<f64>,
+    /// Token budget of one step (8192 on an H100 server).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_num_batched_tokens: Option<u32>,
+    /// Most requests in a batch (1024 on an H100 server).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_num_seqs: Option<u32>,
+    /// Most requests running at once (`max_num_seqs`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_num_active_seqs: Option<u32>,
+    /// Longest prompt plus output (the model's own limit).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_model_len: Option<u32>,
+    /// Longest prefill chunk while other requests are there (0: no limit).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long_prefill_token_threshold: Option<u32>,
+    /// Raise that limit to an equal share of the budget when few requests are there (false).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long_prefill_token_threshold_adaptive: Option<bool>,
+    /// Order of admission (fcfs).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduling_policy: Option<SchedulingPolicy>,
+    /// Admit only what has room for its whole prompt (true).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler_reserve_full_isl: Option<bool>,
+    /// Share of KV blocks kept free when admitting while something runs (0).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<f64>,
+    /// Keep and reuse KV blocks of equal prefixes (true).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enable_prefix_caching: Option<bool>,
+    /// Split prompts over steps (true).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enable_chunked_prefill: Option<bool>,
+    /// Form the next batch while this one runs (true).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub async_scheduling: Option<bool>,
+    /// Most distinct LoRA adapters in a batch (1 when the workload has adapters).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_loras: Option<u32>,
+    /// Most requests waiting before the server answers 503 (no limit).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_num_queued_reqs: Option<u32>,
+}
+
+impl EngineArgs {
+    /// These arguments, completed by `base`'s where absent.
+    #[must_use]
+    pub fn or(&self, base: &Self) -> Self {
+        Self {
+            block_size: self.block_size.or(base.block_size),
+            num_gpu_blocks: self.num_gpu_blocks.or(base.num_gpu_blocks),
+            gpu_memory_utilization: self.gpu_memory_utilization.or(base.gpu_memory_utilization),
+            max_num_batched_tokens: self.max_num_batched_tokens.or(base.max_num_batched_tokens),
+            max_num_seqs: self.max_num_seqs.or(base.max_num_seqs),
+            max_num_active_seqs: self.max_num_active_seqs.or(base.max_num_active_seqs),
+            max_model_len: self.max_model_len.or(base.max_model_len),
+            long_prefill_token_threshold: self.long_prefill_token_threshold.or(base.long_prefill_token_threshold),
+            long_prefill_token_threshold_adaptive: self
+                .long_prefill_token_threshold_adaptive
+                .or(base.long_prefill_token_threshold_adaptive),
+            scheduling_policy: self.scheduling_policy.or(base.scheduling_policy),
+            scheduler_reserve_full_isl: self.scheduler_reserve_full_isl.or(base.scheduler_reserve_full_isl),
+            watermark: self.watermark.or(base.watermark),
+            enable_prefix_caching: self.enable_prefix_caching.or(base.enable_prefix_caching),
+            enable_chunked_prefill: self.enable_chunked_prefill.or(base.enable_chunked_prefill),
+            async_scheduling: self.async_scheduling.or(base.async_scheduling),
+            max_loras: self.max_loras.or(base.max_loras),
+            max_num_queued_reqs: self.max_num_queued_reqs.or(base.max_num_queued_reqs),
+        }
+    }
+}
+
+/// Order of admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulingPolicy {
+    /// First come, first served.
+    Fcfs,
+    /// Lower `priority` first, then earlier arrival.
+    Priority,
+}
+
+/// Replicas of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSpec {
+    /// Its name (`pool`, `pool2`, ...); replicas are called `<name>-<index>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What its replicas do (both).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// A GPU of `forerun catalog` (h100-sxm).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    /// GPUs of each replica (1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensor_parallel: Option<u32>,
+    /// How many replicas (1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// A model of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// vLLM arguments of its own, over the scenario's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineArgs>,
+}
+
+/// What replicas do with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Prefill and decode.
+    Both,
+    /// Prefill only; not modelled yet.
+    Prefill,
+    /// Decode only; not modelled yet.
+    Decode,
+}
+
+/// Which replica gets a request.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouterSpec {
+    /// A policy of `forerun catalog`: round-robin, random, least-requests.
+    pub preset: String,
+}
+
+/// Fixed costs between client and GPU; 0 switches one off.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OverheadSpec {
+    /// Gateway: client to router (2ms; an assumption, nothing was measured).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Duration>,
+    /// Endpoint picker (0: the plain policies have none).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epp: Option<Duration>,
+    /// vLLM's API server (5ms: the low end of 5 to 15 ms seen when calibrating against servers).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_server: Option<Duration>,
+    /// Tokenizer, for every 1000 tokens of the prompt (0.5ms; an assumption).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenize_per_1k_tokens: Option<Duration>,
+    /// Engine CPU time of a step (30us; measured on vLLM's scheduler).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_per_step: Option<Duration>,
+    /// Engine CPU time of a step for each request of its batch (8us; measured, scaled to a server core).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_per_request: Option<Duration>,
+}
+
+/// What GPUs cost.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CostSpec {
+    /// US dollars for an hour of one GPU: a number, or one for each GPU type.
+    pub gpu_hour_usd: GpuPrice,
+}
+
+/// Price of a GPU hour.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged, expecting = "`gpu_hour_usd` is a number, or a map from GPU names to numbers")]
+pub enum GpuPrice {
+    /// The same for every GPU.
+    Same(f64),
+    /// By the GPU names that pools use.
+    ByGpu(BTreeMap<String, f64>),
+}
+
+impl Default for GpuPrice {
+    fn default() -> Self {
+        Self::Same(0.0)
+    }
+}
+
+/// Seed, warm-up and horizon of the run.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunSpec {
+    /// Seed of every random stream (1). Same scenario and seed: same bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Requests that arrive earlier are simulated and left out of the figures (0).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<Duration>,
+    /// Stop here, whatever is still in flight; by default the run drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub horizon: Option<Duration>,
+}

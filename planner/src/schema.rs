@@ -1,0 +1,21 @@
+//! The published JSON Schemas.
+
+use serde_json::Value;
+
+use crate::scenario::Scenario;
+
+/// JSON Schema of the scenario file.
+#[must_use]
+pub fn scenario() -> Value {
+    let mut schema = schemars::schema_for!(Scenario).to_value();
+    if let Some(map) = schema.as_object_mut() {
+        map.insert("$id".into(), "forerun/scenario/v1".into());
+    }
+    schema
+}
+
+/// JSON Schema of the summary that `forerun simulate --format json` prints.
+#[must_use]
+pub fn summary() -> Value {
+    forerun_reports::summary::Summary::schema()
+}

@@ -1,0 +1,34 @@
+//! The replica with the fewest requests in flight.
+
+use forerun_sim::request::Request;
+use forerun_sim::router::{Endpoint, Router};
+use forerun_sim::time::Time;
+
+/// Least requests: what a proxy's "leastconn" does with its own, exact count. Equals are taken in turn, starting
+/// behind the last choice, so that an idle fleet is used evenly.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LeastRequests {
+    next: usize,
+}
+
+impl Router for LeastRequests {
+    fn route(&mut self, _: Time, _: &Request, endpoints: &[Endpoint]) -> usize {
+        let count = endpoints.len();
+        let in_turn = (0..count).map(|step| (self.next + step) % count);
+        let choice = in_turn.min_by_key(|&index| endpoints[index].in_flight).unwrap_or(0);
+        self.next = choice + 1;
+        choice
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::choices;
+
+    #[test]
+    fn the_least_loaded_is_taken_and_equals_in_turn() {
+        assert_eq!(choices(&mut LeastRequests::default(), &[2, 0, 1], 4), [1, 2, 1, 2]);
+        assert_eq!(choices(&mut LeastRequests::default(), &[0, 0, 0], 4), [0, 1, 2, 0]);
+    }
+}

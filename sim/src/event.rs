@@ -1,0 +1,93 @@
+//! The event queue: by time, then rank, then order of insertion, so that equals stay first in, first out.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::time::Time;
+
+/// What happens first among events of the same instant: a step that ends publishes its results before anything
+/// arrives, and an idle engine wakes after everything of that instant has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// A step of a replica ends.
+    StepDone,
+    /// A request moves on: sent by its client, routed, or received by an engine.
+    Arrival,
+    /// An idle engine starts a step.
+    Wake,
+    /// A client looks at its watch.
+    Tick,
+}
+
+/// Events in order.
+#[derive(Debug)]
+pub struct EventQueue<E> {
+    heap: BinaryHeap<Reverse<(Time, Rank, u64, Keyed<E>)>>,
+    pushed: u64,
+}
+
+/// An event that takes no part in the order.
+#[derive(Debug)]
+struct Keyed<E>(E);
+
+impl<E> PartialEq for Keyed<E> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl<E> Eq for Keyed<E> {}
+
+impl<E> PartialOrd for Keyed<E> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<E> Ord for Keyed<E> {
+    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
+        std::cmp::Ordering::Equal
+    }
+}
+
+impl<E> Default for EventQueue<E> {
+    fn default() -> Self {
+        Self { heap: BinaryHeap::new(), pushed: 0 }
+    }
+}
+
+impl<E> EventQueue<E> {
+    /// Adds an event.
+    pub fn push(&mut self, at: Time, rank: Rank, event: E) {
+        self.heap.push(Reverse((at, rank, self.pushed, Keyed(event))));
+        self.pushed += 1;
+    }
+
+    /// When and with which rank the next event happens.
+    #[must_use]
+    pub fn peek(&self) -> Option<(Time, Rank)> {
+        self.heap.peek().map(|Reverse((at, rank, ..))| (*at, *rank))
+    }
+
+    /// Takes the next event.
+    pub fn pop(&mut self) -> Option<(Time, E)> {
+        self.heap.pop().map(|Reverse((at, _, _, Keyed(event)))| (at, event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_by_time_then_rank_then_insertion() {
+        let mut queue = EventQueue::default();
+        let at = Time::from_nanos;
+        queue.push(at(2), Rank::Arrival, "second arrival");
+        queue.push(at(2), Rank::Arrival, "third arrival");
+        queue.push(at(2), Rank::StepDone, "step of the same instant");
+        queue.push(at(1), Rank::Tick, "earlier tick");
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop().map(|(_, event)| event)).collect();
+        assert_eq!(order, ["earlier tick", "step of the same instant", "second arrival", "third arrival"]);
+    }
+}

@@ -1,0 +1,562 @@
+//! A fleet: pools of replicas behind a router, run over a source of requests.
+//!
+//! The only place where replicas, router and clients meet. One loop takes the earliest of: the source's next
+//! request, and the events that follow from earlier ones.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::cost::CostModel;
+use crate::engine::config::EngineConfig;
+use crate::engine::{Admission, Batch, EngineRequest, Handle, Token};
+use crate::event::{EventQueue, Rank};
+use crate::ledger::Account;
+use crate::observer::{Observer, ReplicaTotals, RunTotals};
+use crate::replica::Replica;
+use crate::request::{Cause, Failure, Label, Outcome, Rejection, ReplicaId, Request, RequestId, Status};
+use crate::router::{Endpoint, Router};
+use crate::source::{Source, SourceError};
+use crate::time::{Span, Time};
+
+/// Replicas of one kind.
+#[derive(Clone, Debug)]
+pub struct PoolConfig {
+    /// Its name; replicas are called `<name>-<index>`.
+    pub name: String,
+    /// How many replicas.
+    pub replicas: u32,
+    /// GPUs of each.
+    pub gpus: u32,
+    /// Names under which requests may ask for its model; pools of equal names serve the same model.
+    pub model_names: Vec<String>,
+    /// Engine arguments.
+    pub engine: EngineConfig,
+    /// How long its steps take.
+    pub cost: Arc<dyn CostModel>,
+}
+
+/// Fixed costs between client and engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overhead {
+    /// Client to router: gateway and endpoint picker.
+    pub routing: Span,
+    /// Router to engine: the API server.
+    pub api_server: Span,
+    /// Tokenizer, for every 1000 tokens of the prompt.
+    pub tokenize_per_1k_tokens: Span,
+}
+
+impl Overhead {
+    fn serving(&self, prompt_tokens: u32) -> Span {
+        let tokenize = u128::from(self.tokenize_per_1k_tokens.as_nanos()) * u128::from(prompt_tokens) / 1000;
+        self.api_server + Span::from_nanos(tokenize as u64)
+    }
+}
+
+/// What clients do when they wait too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// Give up after so long; the request is cancelled and frees what it holds.
+    pub timeout: Option<Span>,
+    /// Send it again so often before giving up.
+    pub retries: u32,
+}
+
+/// Everything that a run needs besides its source and router.
+#[derive(Clone, Debug)]
+pub struct FleetConfig {
+    /// The pools. Requests that name no model go to the pools of the first one's model.
+    pub pools: Vec<PoolConfig>,
+    /// Fixed costs between client and engine.
+    pub overhead: Overhead,
+    /// What clients do when they wait too long.
+    pub client: Client,
+    /// Time integrals and counters start here.
+    pub warm_up: Time,
+    /// Stop here, whatever is still in flight.
+    pub horizon: Option<Time>,
+}
+
+/// Why a run did not end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The source failed.
+    #[error("{0}")]
+    Source(SourceError),
+    /// The observer asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// Requests wait and nothing can happen: a bug.
+    #[error("replica {replica} holds {waiting} requests that can never run")]
+    Stuck {
+        /// Which replica.
+        replica: String,
+        /// How many requests.
+        waiting: u32,
+    },
+}
+
+/// Runs a fleet until every request has ended, or to its horizon.
+///
+/// # Errors
+/// When the source fails, the observer interrupts, or an invariant is broken.
+pub fn run<O: Observer>(
+    config: &FleetConfig,
+    source: &mut dyn Source,
+    router: &mut dyn Router,
+    observer: &mut O,
+) -> Result<RunTotals, RunError> {
+    Fleet::new(config, source, router, observer).run()
+}
+
+/// How many events pass between two looks at the observer's wish to stop.
+const EVENTS_PER_TICK: u32 = 4096;
+
+#[derive(Debug)]
+enum Event {
+    /// The request reaches the router.
+    Route(RequestId, Attempt),
+    /// The request reaches its replica's engine.
+    Receive(RequestId, Attempt),
+    /// A step of the replica ends.
+    StepDone(ReplicaId),
+    /// An idle replica starts a step.
+    Wake(ReplicaId),
+    /// The client's patience ends.
+    Timeout(RequestId, Attempt),
+}
+
+/// How often a request was sent before: events of an earlier attempt are void.
+type Attempt = u32;
+
+/// A request in flight.
+struct Live {
+    request: Request,
+    attempt: Attempt,
+    account: Account,
+    replica: Option<ReplicaId>,
+    handle: Option<Handle>,
+    queued: Option<Time>,
+    scheduled: Option<Time>,
+    first_token: Option<Time>,
+    last_token: Time,
+    emitted: u32,
+    cached_tokens: u32,
+    duplicate_tokens: u32,
+    preemptions: u32,
+}
+
+struct Fleet<'a, O> {
+    config: &'a FleetConfig,
+    source: &'a mut dyn Source,
+    router: &'a mut dyn Router,
+    observer: &'a mut O,
+    replicas: Vec<Replica>,
+    pool_of: Vec<usize>,
+    /// Router's view of the replicas that serve one model, by model.
+    models: Vec<Vec<Endpoint>>,
+    model_of_pool: Vec<usize>,
+    /// Model of each label seen so far; `None` when no pool serves it.
+    model_of_label: FxHashMap<Label, Option<usize>>,
+    live: FxHashMap<RequestId, Live>,
+    events: EventQueue<Event>,
+    tokens: Vec<Token>,
+    now: Time,
+    steps: u64,
+}
+
+impl<'a, O: Observer> Fleet<'a, O> {
+    fn new(
+        config: &'a FleetConfig,
+        source: &'a mut dyn Source,
+        router: &'a mut dyn Router,
+        observer: &'a mut O,
+    ) -> Self {
+        let mut names: Vec<&[String]> = Vec::new();
+        let mut models: Vec<Vec<Endpoint>> = Vec::new();
+        let (mut replicas, mut pool_of, mut model_of_pool) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, pool) in config.pools.iter().enumerate() {
+            let known = names.iter().position(|served| *served == pool.model_names);
+            let model = known.unwrap_or_else(|| {
+                names.push(&pool.model_names);
+                models.push(Vec::new());
+                models.len() - 1
+            });
+            model_of_pool.push(model);
+            for number in 0..pool.replicas {
+                models[model].push(Endpoint { replica: ReplicaId(replicas.len() as u32), in_flight: 0 });
+                pool_of.push(index);
+                let totals = ReplicaTotals {
+                    name: format!("{}-{number}", pool.name),
+                    pool: pool.name.clone(),
+                    gpus: pool.gpus,
+                    ..ReplicaTotals::default()
+                };
+                replicas.push(Replica::new(pool.engine.clone(), pool.cost.clone(), totals, config.warm_up));
+            }
+        }
+        Self {
+            config,
+            source,
+            router,
+            observer,
+            replicas,
+            pool_of,
+            models,
+            model_of_pool,
+            model_of_label: FxHashMap::default(),
+            live: FxHashMap::default(),
+            events: EventQueue::default(),
+            tokens: Vec::new(),
+            now: Time::ZERO,
+            steps: 0,
+        }
+    }
+
+    fn run(mut self) -> Result<RunTotals, RunError> {
+        let mut until_tick = EVENTS_PER_TICK;
+        loop {
+            let arrival = self.source.peek().map_err(RunError::Source)?;
+            let event = self.events.peek();
+            let next = match (arrival, event) {
+                (None, None) => break,
+                // Arrivals of an instant come after the steps that end then, before everything else.
+                (Some(at), Some((time, rank))) if (at, Rank::Arrival) <= (time, rank) => (at, true),
+                (Some(at), None) => (at, true),
+                (_, Some((time, _))) => (time, false),
+            };
+            if let Some(horizon) = self.config.horizon.filter(|&horizon| next.0 > horizon) {
+                return Ok(self.cut(horizon));
+            }
+            debug_assert!(next.0 >= self.now, "time runs forwards");
+            self.now = next.0;
+            if next.1 {
+                self.arrive()?;
+            } else if let Some((_, event)) = self.events.pop() {
+                self.handle(event)?;
+            }
+            until_tick -= 1;
+            if until_tick == 0 {
+                until_tick = EVENTS_PER_TICK;
+                if self.observer.tick(self.now) == ControlFlow::Break(()) {
+                    return Err(RunError::Interrupted);
+                }
+            }
+        }
+        match self.live.values().next() {
+            Some(live) => {
+                let replica = live.replica.map_or(0, |id| id.0 as usize);
+                Err(self.stuck(replica))
+            }
+            None => Ok(self.totals()),
+        }
+    }
+
+    /// Stops at the horizon: whatever is in flight stays unfinished.
+    fn cut(mut self, horizon: Time) -> RunTotals {
+        self.now = horizon;
+        let mut left: Vec<_> = self.live.keys().copied().collect();
+        left.sort_unstable();
+        for id in left {
+            self.end(id, Status::Unfinished);
+        }
+        self.totals()
+    }
+
+    fn totals(mut self) -> RunTotals {
+        let end = self.now;
+        let replicas = self.replicas.iter_mut().map(|replica| replica.totals(end)).collect();
+        RunTotals { end, steps: self.steps, replicas }
+    }
+
+    fn stuck(&mut self, replica: usize) -> RunError {
+        let waiting = self.live.len() as u32;
+        RunError::Stuck { replica: self.replicas[replica].totals(self.now).name, waiting }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), RunError> {
+        match event {
+            Event::Route(id, attempt) => self.route(id, attempt),
+            Event::Receive(id, attempt) => self.receive(id, attempt),
+            Event::StepDone(replica) => return self.step_done(replica),
+            Event::Wake(replica) => {
+                self.replicas[replica.0 as usize].waking = false;
+                return self.pump(replica);
+            }
+            Event::Timeout(id, attempt) => self.time_out(id, attempt),
+        }
+        Ok(())
+    }
+
+    /// A client sends its request.
+    fn arrive(&mut self) -> Result<(), RunError> {
+        let Some(request) = self.source.pop().map_err(RunError::Source)? else { return Ok(()) };
+        self.observer.arrived(&request);
+        let id = request.id;
+        let live = Live {
+            account: Account::open(self.now),
+            request,
+            attempt: 0,
+            replica: None,
+            handle: None,
+            queued: None,
+            scheduled: None,
+            first_token: None,
+            last_token: self.now,
+            emitted: 0,
+            cached_tokens: 0,
+            duplicate_tokens: 0,
+            preemptions: 0,
+        };
+        self.live.insert(id, live);
+        self.send(id);
+        Ok(())
+    }
+
+    /// The request is on its way to the router.
+    fn send(&mut self, id: RequestId) {
+        let attempt = self.live[&id].attempt;
+        if let Some(timeout) = self.config.client.timeout {
+            self.events.push(self.now + timeout, Rank::Tick, Event::Timeout(id, attempt));
+        }
+        match self.config.overhead.routing {
+            Span::ZERO => self.route(id, attempt),
+            routing => self.events.push(self.now + routing, Rank::Arrival, Event::Route(id, attempt)),
+        }
+    }
+
+    /// The router chooses a replica.
+    fn route(&mut self, id: RequestId, attempt: Attempt) {
+        let Some(live) = self.live.get(&id).filter(|live| live.attempt == attempt) else { return };
+        let Some(model) = self.model_of(live.request.model) else {
+            return self.end(id, Status::Rejected(Rejection::NoSuchModel));
+        };
+        let live = self.live.get_mut(&id).expect("just seen");
+        let choice = self.router.route(self.now, &live.request, &self.models[model]);
+        let endpoint = &mut self.models[model][choice];
+        endpoint.in_flight += 1;
+        live.replica = Some(endpoint.replica);
+        self.replicas[endpoint.replica.0 as usize].count_request(self.now);
+        match self.config.overhead.serving(live.request.prompt.tokens()) {
+            Span::ZERO => self.receive(id, attempt),
+            serving => self.events.push(self.now + serving, Rank::Arrival, Event::Receive(id, attempt)),
+        }
+    }
+
+    /// The index of the model that a request asks for. A fleet of one model serves whatever is asked.
+    fn model_of(&mut self, label: Label) -> Option<usize> {
+        if self.models.len() == 1 || !label.is_some() {
+            return Some(0);
+        }
+        let (source, pools, model_of_pool) = (&self.source, &self.config.pools, &self.model_of_pool);
+        *self.model_of_label.entry(label).or_insert_with(|| {
+            let name = source.labels().name(label);
+            let serves = |pool: &PoolConfig| pool.model_names.iter().any(|own| own.eq_ignore_ascii_case(name));
+            pools.iter().position(serves).map(|pool| model_of_pool[pool])
+        })
+    }
+
+    /// The request reaches its replica's engine.
+    fn receive(&mut self, id: RequestId, attempt: Attempt) {
+        let Some(live) = self.live.get_mut(&id).filter(|live| live.attempt == attempt) else { return };
+        let replica_id = live.replica.expect("routed before it is received");
+        let replica = &mut self.replicas[replica_id.0 as usize];
+        let config = replica.engine.config();
+        let rejection = if live.request.prompt.tokens() >= config.max_model_len {
+            Some(Rejection::TooLong)
+        } else if config.max_num_queued_reqs.is_some_and(|max| replica.engine.num_waiting() >= max) {
+            Some(Rejection::QueueFull)
+        } else {
+            None
+        };
+        if let Some(rejection) = rejection {
+            return self.end(id, Status::Rejected(rejection));
+        }
+        live.handle = Some(replica.engine.add(EngineRequest::new(&live.request, config.max_model_len)));
+        live.queued = Some(self.now);
+        live.account.plain(self.now, &replica.clock, Cause::EngineQueueStep);
+        replica.revisit.push(id);
+        if replica.is_idle() && !replica.waking {
+            replica.waking = true;
+            self.events.push(self.now, Rank::Wake, Event::Wake(replica_id));
+        }
+    }
+
+    /// Forms batches until enough are in flight, and starts the oldest.
+    fn pump(&mut self, id: ReplicaId) -> Result<(), RunError> {
+        let index = id.0 as usize;
+        while let Some(batch) = self.replicas[index].form_batch(self.now) {
+            self.note_schedule(id, &batch);
+            if batch.is_empty() {
+                self.replicas[index].recycle(batch);
+                break;
+            }
+            self.replicas[index].launch(batch);
+        }
+        if let Some(end) = self.replicas[index].start_step(self.now) {
+            self.steps += 1;
+            self.events.push(end, Rank::StepDone, Event::StepDone(id));
+        } else if self.replicas[index].is_idle() && self.replicas[index].engine.has_requests() {
+            return Err(self.stuck(index));
+        }
+        Ok(())
+    }
+
+    /// Books what the scheduler just decided.
+    fn note_schedule(&mut self, id: ReplicaId, batch: &Batch) {
+        let (now, index) = (self.now, id.0 as usize);
+        let Replica { revisit, clock, .. } = &mut self.replicas[index];
+        for request in revisit.drain(..) {
+            let here = |live: &&mut Live| live.replica == Some(id) && live.account.awaits_a_look();
+            if let Some(live) = self.live.get_mut(&request).filter(here) {
+                live.account.queued(now, clock);
+            }
+        }
+        for request in &batch.preempted {
+            let live = self.live.get_mut(request).expect("a preempted request is in flight");
+            live.preemptions += 1;
+            live.account.queued(now, clock);
+        }
+        for &request in &batch.lora_skipped {
+            let live = self.live.get_mut(&request).expect("a waiting request is in flight");
+            live.account.plain(now, clock, Cause::EngineQueueLora);
+            revisit.push(request);
+        }
+        for admission in &batch.admitted {
+            self.note_admission(index, admission);
+        }
+    }
+
+    fn note_admission(&mut self, index: usize, admission: &Admission) {
+        let live = self.live.get_mut(&admission.id).expect("an admitted request is in flight");
+        live.account.plain(self.now, &self.replicas[index].clock, Cause::OwnPrefill);
+        if live.scheduled.is_none() {
+            live.scheduled = Some(self.now);
+            live.cached_tokens = admission.hit_tokens;
+            let computed = live.request.prompt.tokens() - admission.hit_tokens;
+            let handle = live.handle.expect("an admitted request is in its engine");
+            let duplicates = self.duplicate_tokens(index, handle, admission.hit_tokens).min(computed);
+            self.live.get_mut(&admission.id).expect("just seen").duplicate_tokens = duplicates;
+        }
+    }
+
+    /// Tokens after the first `hit_tokens` of a request that other replicas of its model hold cached.
+    fn duplicate_tokens(&self, index: usize, handle: Handle, hit_tokens: u32) -> u32 {
+        let engine = &self.replicas[index].engine;
+        let block_size = engine.config().block_size;
+        let hashes = &engine.chain(handle).hashes()[(hit_tokens / block_size) as usize..];
+        let others = &self.models[self.model_of_pool[self.pool_of[index]]];
+        let elsewhere = |hash: &&_| {
+            let held = |endpoint: &Endpoint| self.replicas[endpoint.replica.0 as usize].engine.kv().holds(**hash);
+            others.iter().filter(|endpoint| endpoint.replica.0 as usize != index).any(held)
+        };
+        hashes.iter().take_while(elsewhere).count() as u32 * block_size
+    }
+
+    /// A step ends: its tokens reach their clients, and the next step starts.
+    fn step_done(&mut self, id: ReplicaId) -> Result<(), RunError> {
+        let index = id.0 as usize;
+        let done = self.replicas[index].finish_step(self.now);
+        let mut tokens = std::mem::take(&mut self.tokens);
+        self.replicas[index].engine.update(&done.batch, &mut tokens);
+        self.replicas[index].note_blocks(self.now);
+        self.observer.step_done(self.now, id, done.shape.prefill_tokens, tokens.len() as u32);
+        self.replicas[index].recycle(done.batch);
+        self.deliver(index, &tokens);
+        tokens.clear();
+        self.tokens = tokens;
+        self.pump(id)
+    }
+
+    fn deliver(&mut self, index: usize, tokens: &[Token]) {
+        let now = self.now;
+        let (mut gap, mut count) = (Span::ZERO, 0);
+        for token in tokens {
+            let clock = &self.replicas[index].clock;
+            let live = self.live.get_mut(&token.id).expect("a token has a request in flight");
+            live.emitted = token.emitted;
+            if live.first_token.is_none() {
+                live.first_token = Some(now);
+            } else {
+                let own = now.since(live.last_token);
+                if own != gap && count > 0 {
+                    self.observer.token_gaps(now, gap, count);
+                    count = 0;
+                }
+                gap = own;
+                count += 1;
+            }
+            live.last_token = now;
+            if live.account.is_prefilling() {
+                live.account.decoding(now, clock);
+            }
+            if token.last {
+                live.handle = None;
+                self.end(token.id, Status::Completed);
+            }
+        }
+        if count > 0 {
+            self.observer.token_gaps(now, gap, count);
+        }
+    }
+
+    /// The client's patience ends.
+    fn time_out(&mut self, id: RequestId, attempt: Attempt) {
+        let Some(live) = self.live.get_mut(&id).filter(|live| live.attempt == attempt) else { return };
+        if live.attempt >= self.config.client.retries {
+            return self.end(id, Status::Failed(Failure::Timeout));
+        }
+        self.withdraw(id);
+        let live = self.live.get_mut(&id).expect("just seen");
+        let clock = live.replica.map(|replica| &self.replicas[replica.0 as usize].clock);
+        live.account.plain(self.now, clock.unwrap_or(&Default::default()), Cause::Overhead);
+        live.attempt += 1;
+        live.replica = None;
+        (live.queued, live.scheduled, live.first_token) = (None, None, None);
+        (live.emitted, live.cached_tokens, live.duplicate_tokens) = (0, 0, 0);
+        self.send(id);
+    }
+
+    /// Takes a request back from router and engine, whatever they still do for it.
+    fn withdraw(&mut self, id: RequestId) {
+        let live = self.live.get_mut(&id).expect("only what is in flight is withdrawn");
+        let Some(replica) = live.replica else { return };
+        let index = replica.0 as usize;
+        if let Some(handle) = live.handle.take() {
+            self.replicas[index].engine.abort(handle);
+            self.replicas[index].note_blocks(self.now);
+        }
+        let endpoints = &mut self.models[self.model_of_pool[self.pool_of[index]]];
+        let endpoint = endpoints.iter_mut().find(|endpoint| endpoint.replica == replica);
+        endpoint.expect("a replica is an endpoint of its model").in_flight -= 1;
+    }
+
+    /// A request ends: exactly once.
+    fn end(&mut self, id: RequestId, status: Status) {
+        self.withdraw(id);
+        let live = self.live.remove(&id).expect("withdrawn just now");
+        let idle = Default::default();
+        let clock = live.replica.map_or(&idle, |replica| &self.replicas[replica.0 as usize].clock);
+        let spent = live.account.close(self.now, clock);
+        debug_assert_eq!(spent.total(), self.now.since(live.request.arrival), "the causes add up");
+        let outcome = Outcome {
+            status,
+            replica: live.replica,
+            queued: live.queued,
+            scheduled: live.scheduled,
+            first_token: live.first_token,
+            ended: self.now,
+            emitted: live.emitted,
+            cached_tokens: live.cached_tokens,
+            duplicate_tokens: live.duplicate_tokens,
+            preemptions: live.preemptions,
+            retries: live.attempt,
+            spent,
+            request: live.request,
+        };
+        self.observer.ended(&outcome, self.source.labels());
+        self.source.ended(&outcome.request, status, self.now);
+    }
+}
