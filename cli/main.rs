@@ -29,7 +29,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// What happens, exactly, in one scenario?
-    Simulate(simulate::Args),
+    Simulate(Box<simulate::Args>),
     /// What can a scenario name? GPUs, models, workload presets, routing policies.
     Catalog(catalog::Args),
     /// The JSON Schema of a file format.
@@ -57,7 +57,9 @@ fn report(error: &anyhow::Error) -> ExitCode {
         }
         Some(Error::Internal(_)) => {
             eprintln!("forerun: {error}");
-            eprintln!("This is a bug of Forerun: please report it with the scenario, the seed and `forerun --version`.");
+            eprintln!(
+                "This is a bug of Forerun: please report it with the scenario, the seed and `forerun --version`."
+            );
             ExitCode::from(BUG)
         }
         Some(Error::Input(_)) | None => {

@@ -26,7 +26,9 @@ pub(crate) fn print_document(document: &Document) -> io::Result<()> {
     let stdout = io::stdout();
     let tty = stdout.is_terminal();
     let width = console::Term::stdout().size_checked().map_or(WIDTH, |(_, columns)| usize::from(columns));
-    let colour = tty && std::env::var_os("NO_COLOR").is_none() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    let colour = tty
+        && std::env::var_os("NO_COLOR").is_none()
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
     let terminal = Terminal { width: if tty { width.min(WIDTH_MAX) } else { WIDTH }, colour, unicode: true };
     stdout.lock().write_all(terminal.render(document).as_bytes())
 }

@@ -18,13 +18,21 @@ pub(crate) struct Bar {
 impl Bar {
     /// A bar for a run of so many requests, if that is known.
     pub(crate) fn new(requests: Option<u64>) -> Self {
-        let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr_with_hz(10)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(requests, target);
         let template = match requests {
-            Some(_) => "{msg:>12} simulated  {bar:30.cyan/dim}  {human_pos}/{human_len} requests  {per_sec}  eta {eta}",
+            Some(_) => {
+                "{msg:>12} simulated  {bar:30.cyan/dim}  {human_pos}/{human_len} requests  {per_sec}  eta {eta}"
+            }
             None => "{msg:>12} simulated  {spinner}  {human_pos} requests  {per_sec}",
         };
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         // Fast runs end before a bar would help.
         bar.enable_steady_tick(Duration::from_millis(200));
         let interrupted = Arc::new(AtomicBool::new(false));

@@ -8,7 +8,9 @@ use crate::output::print;
 
 /// The JSON Schema of a file format.
 #[derive(clap::Args)]
-#[command(after_help = "Example: forerun schema scenario > forerun-scenario.schema.json\n         (then in a scenario: # yaml-language-server: $schema=forerun-scenario.schema.json)")]
+#[command(
+    after_help = "Example: forerun schema scenario > forerun-scenario.schema.json\n         (then in a scenario: # yaml-language-server: $schema=forerun-scenario.schema.json)"
+)]
 pub(crate) struct Args {
     /// Which format.
     #[arg(value_enum)]

@@ -137,7 +137,8 @@ fn workload(args: &Args) -> Result<Option<(&'static str, String)>, InputError> {
     }
     let Some(trace) = &args.trace else { return Ok(None) };
     // A path on the command line starts from the current folder, not from the scenario's.
-    let path = std::path::absolute(trace).map_err(|e| InputError::new(format!("--trace {}: {e}", trace.display())))?;
+    let path = std::path::absolute(trace)
+        .map_err(|e| InputError::new(format!("--trace {}: {e}", trace.display())))?;
     let path = path.into_os_string().into_string();
     let path = path.map_err(|_| InputError::new(format!("--trace {}: is not UTF-8", trace.display())))?;
     Ok(Some(("trace", path)))

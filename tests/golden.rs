@@ -149,12 +149,14 @@ impl<'a> Player<'a> {
             async_scheduling: c.scheduler == "async",
             max_num_queued_reqs: None,
         });
-        let segments = recording.requests.iter().flat_map(|spec| &spec.prompt).map(|(name, ..)| name.as_str());
+        let segments =
+            recording.requests.iter().flat_map(|spec| &spec.prompt).map(|(name, ..)| name.as_str());
         let mut names: Vec<_> = segments.collect();
         names.sort_unstable();
         names.dedup();
         let contents = names.into_iter().zip(0..).collect();
-        let mut adapters: Vec<_> = recording.requests.iter().filter_map(|spec| spec.lora.as_deref()).collect();
+        let mut adapters: Vec<_> =
+            recording.requests.iter().filter_map(|spec| spec.lora.as_deref()).collect();
         adapters.sort_unstable();
         adapters.dedup();
         Self { engine, specs: &recording.requests, contents, adapters }
@@ -198,7 +200,10 @@ impl<'a> Player<'a> {
             max_tokens: spec.output + unforeseen,
             priority: spec.priority,
             adapter: adapter.map(|name| self.adapters.iter().position(|a| *a == name).expect("known") as u32),
-            cache_salt: spec.salt.as_deref().map_or(0, |salt| salt.bytes().fold(1, |h, b| h * 31 + u64::from(b))),
+            cache_salt: spec
+                .salt
+                .as_deref()
+                .map_or(0, |salt| salt.bytes().fold(1, |h, b| h * 31 + u64::from(b))),
         });
     }
 
@@ -206,11 +211,16 @@ impl<'a> Player<'a> {
         let mut batch = Batch::default();
         self.engine.schedule(&mut batch);
         self.engine.assert_consistent();
-        let scheduled: Vec<_> =
-            batch.scheduled.iter().map(|part| (self.name(part.id).to_owned(), part.computed, part.new)).collect();
+        let scheduled: Vec<_> = batch
+            .scheduled
+            .iter()
+            .map(|part| (self.name(part.id).to_owned(), part.computed, part.new))
+            .collect();
         let admitted = |resumed| {
             let of_kind = batch.admitted.iter().filter(move |admission| admission.resumed == resumed);
-            of_kind.map(|admission| (self.name(admission.id).to_owned(), admission.hit_tokens)).collect::<BTreeMap<_, _>>()
+            of_kind
+                .map(|admission| (self.name(admission.id).to_owned(), admission.hit_tokens))
+                .collect::<BTreeMap<_, _>>()
         };
         same(step, "scheduled", &scheduled, &step.scheduled)?;
         same(step, "new", &admitted(false), &step.new)?;
@@ -221,7 +231,8 @@ impl<'a> Player<'a> {
         same(step, "free_blocks", &self.engine.kv().pool().free(), &step.free_blocks)?;
         if let Some(blocks) = &step.blocks {
             let tables = batch.scheduled.iter();
-            let tables = tables.map(|part| (self.name(part.id).to_owned(), self.engine.block_table(part).to_vec()));
+            let tables =
+                tables.map(|part| (self.name(part.id).to_owned(), self.engine.block_table(part).to_vec()));
             same(step, "blocks", &tables.collect(), blocks)?;
         }
         Ok(batch)
@@ -237,7 +248,12 @@ impl<'a> Player<'a> {
         }
         let finished = self.names(tokens.iter().filter(|token| token.last).map(|token| token.id));
         same(step, "finished", &finished, &strs(&step.finished))?;
-        same(step, "free_blocks_after_update", &self.engine.kv().pool().free(), &step.free_blocks_after_update)
+        same(
+            step,
+            "free_blocks_after_update",
+            &self.engine.kv().pool().free(),
+            &step.free_blocks_after_update,
+        )
     }
 }
 
@@ -245,7 +261,12 @@ fn strs(names: &[String]) -> Vec<&str> {
     names.iter().map(String::as_str).collect()
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(step: &Step, field: &str, got: &T, recorded: &T) -> Result<(), String> {
+fn same<T: PartialEq + std::fmt::Debug>(
+    step: &Step,
+    field: &str,
+    got: &T,
+    recorded: &T,
+) -> Result<(), String> {
     if got == recorded {
         Ok(())
     } else {

@@ -1,1 +1,9 @@
-fn main() {}
+//! The integration tests: one binary.
+
+mod bad_input;
+mod cli;
+mod golden;
+mod golden_fixtures;
+mod properties;
+mod queueing;
+mod support;

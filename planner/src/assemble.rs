@@ -18,7 +18,9 @@ use forerun_workloads::open::{Workload, open};
 
 use crate::error::{InputError, hint};
 use crate::scenario::read::Loaded;
-use crate::scenario::{Dtype, EngineArgs, GpuPrice, OverheadSpec, PoolSpec, Role, Scenario, SchedulingPolicy};
+use crate::scenario::{
+    Dtype, EngineArgs, GpuPrice, OverheadSpec, PoolSpec, Role, Scenario, SchedulingPolicy,
+};
 
 /// Model and GPU of a scenario that names none.
 const DEFAULT_MODEL: &str = "meta-llama/Llama-3.1-8B";
@@ -89,7 +91,9 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     let warm_up = Time::ZERO + run.warm_up.map_or(Span::ZERO, |duration| duration.0);
     let horizon = run.horizon.map(|duration| Time::ZERO + duration.0);
     if horizon.is_some_and(|horizon| horizon <= warm_up) {
-        return Err(in_file(InputError::new("`run.horizon` is not later than `run.warm_up`: nothing would be observed")));
+        return Err(in_file(InputError::new(
+            "`run.horizon` is not later than `run.warm_up`: nothing would be observed",
+        )));
     }
     let spec = scenario.workload.as_ref().ok_or_else(|| {
         in_file(InputError::new("there is no `workload`: name a `trace`, a `preset` or a `synthetic` one"))
@@ -106,7 +110,8 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
         warm_up,
         horizon,
     };
-    let mut about = vec![pools.iter().map(ResolvedPool::about).collect::<Vec<_>>().join(" + ") + ", " + router.name];
+    let mut about =
+        vec![pools.iter().map(ResolvedPool::about).collect::<Vec<_>>().join(" + ") + ", " + router.name];
     about.push(workload.about.clone());
     about.extend(pools.iter().map(ResolvedPool::trust));
     about.dedup();
@@ -136,7 +141,9 @@ fn router(scenario: &Scenario) -> Result<Preset, InputError> {
 }
 
 fn fixed_costs(spec: &OverheadSpec) -> Overhead {
-    let or = |given: Option<forerun_workloads::units::Duration>, default| given.map_or(default, |duration| duration.0);
+    let or = |given: Option<forerun_workloads::units::Duration>, default| {
+        given.map_or(default, |duration| duration.0)
+    };
     Overhead {
         routing: or(spec.gateway, GATEWAY) + or(spec.epp, Span::ZERO),
         api_server: or(spec.api_server, API_SERVER),
@@ -157,7 +164,10 @@ impl ResolvedPool {
         let PoolConfig { replicas, gpus, engine, .. } = &self.config;
         let tensor_parallel = if *gpus > 1 { format!(" TP {gpus}") } else { String::new() };
         let tokens = u64::from(engine.num_gpu_blocks - 1) * u64::from(engine.block_size);
-        format!("{replicas} x {} on {}{tensor_parallel} ({tokens} KV tokens each)", self.model.name, self.gpu.name)
+        format!(
+            "{replicas} x {} on {}{tensor_parallel} ({tokens} KV tokens each)",
+            self.model.name, self.gpu.name
+        )
     }
 
     fn trust(&self) -> String {
@@ -169,7 +179,9 @@ fn pools(scenario: &Scenario, base: &Path) -> Result<Vec<ResolvedPool>, InputErr
     let one = [PoolSpec::default()];
     let specs = scenario.pools.as_deref().unwrap_or(&one);
     if specs.is_empty() {
-        return Err(InputError::new("`pools` is empty: a fleet has at least one pool, for example {gpu: h100-sxm, replicas: 4}"));
+        return Err(InputError::new(
+            "`pools` is empty: a fleet has at least one pool, for example {gpu: h100-sxm, replicas: 4}",
+        ));
     }
     let mut pools: Vec<ResolvedPool> = Vec::new();
     for (index, spec) in specs.iter().enumerate() {
@@ -181,9 +193,12 @@ fn pools(scenario: &Scenario, base: &Path) -> Result<Vec<ResolvedPool>, InputErr
     }
     let replicas: u64 = pools.iter().map(|pool| u64::from(pool.config.replicas)).sum();
     if replicas > REPLICAS_MAX {
-        return Err(InputError::new(format!("the fleet has {replicas} replicas: at most {REPLICAS_MAX} are simulated")));
+        return Err(InputError::new(format!(
+            "the fleet has {replicas} replicas: at most {REPLICAS_MAX} are simulated"
+        )));
     }
-    let blocks = |pool: &ResolvedPool| u64::from(pool.config.replicas) * u64::from(pool.config.engine.num_gpu_blocks);
+    let blocks =
+        |pool: &ResolvedPool| u64::from(pool.config.replicas) * u64::from(pool.config.engine.num_gpu_blocks);
     let blocks: u64 = pools.iter().map(blocks).sum();
     if blocks > BLOCKS_MAX {
         return Err(InputError::new(format!(
@@ -193,9 +208,16 @@ fn pools(scenario: &Scenario, base: &Path) -> Result<Vec<ResolvedPool>, InputErr
     Ok(pools)
 }
 
-fn resolve_pool(scenario: &Scenario, spec: &PoolSpec, index: usize, base: &Path) -> Result<ResolvedPool, InputError> {
+fn resolve_pool(
+    scenario: &Scenario,
+    spec: &PoolSpec,
+    index: usize,
+    base: &Path,
+) -> Result<ResolvedPool, InputError> {
     if matches!(spec.role, Some(Role::Prefill | Role::Decode)) {
-        return Err(InputError::new("this version models pools of `role: both` only: prefill/decode disaggregation is not modelled"));
+        return Err(InputError::new(
+            "this version models pools of `role: both` only: prefill/decode disaggregation is not modelled",
+        ));
     }
     let replicas = spec.replicas.unwrap_or(1);
     if replicas == 0 {
@@ -203,7 +225,8 @@ fn resolve_pool(scenario: &Scenario, spec: &PoolSpec, index: usize, base: &Path)
     }
     let gpu_name = spec.gpu.as_deref().unwrap_or(DEFAULT_GPU);
     let gpu = find_gpu(gpu_name)?;
-    let model = find_model(spec.model.as_deref().or(scenario.model.as_deref()).unwrap_or(DEFAULT_MODEL), base)?;
+    let model =
+        find_model(spec.model.as_deref().or(scenario.model.as_deref()).unwrap_or(DEFAULT_MODEL), base)?;
     let tensor_parallel = spec.tensor_parallel.unwrap_or(1);
     let args = spec.engine.clone().unwrap_or_default().or(&scenario.engine.clone().unwrap_or_default());
     let overhead = scenario.overhead.clone().unwrap_or_default();
@@ -245,7 +268,10 @@ fn find_model(name: &str, base: &Path) -> Result<Model, InputError> {
     }
     let path = base.join(name);
     if !name.ends_with(".json") && !path.is_file() {
-        let known = catalog::models().iter().flat_map(|m| std::iter::once(&m.name).chain(&m.aliases)).map(String::as_str);
+        let known = catalog::models()
+            .iter()
+            .flat_map(|m| std::iter::once(&m.name).chain(&m.aliases))
+            .map(String::as_str);
         return Err(InputError::new(format!(
             "`model: {name}` is not in the catalog{}; `forerun catalog` lists what is, and the path of a Hugging Face config.json works too",
             hint(name, known)
@@ -261,7 +287,12 @@ fn find_model(name: &str, base: &Path) -> Result<Model, InputError> {
 }
 
 /// vLLM's arguments, completed by its defaults for this GPU and model.
-fn engine_config(args: &EngineArgs, gpu: &Gpu, model: &Model, tensor_parallel: u32) -> Result<EngineConfig, InputError> {
+fn engine_config(
+    args: &EngineArgs,
+    gpu: &Gpu,
+    model: &Model,
+    tensor_parallel: u32,
+) -> Result<EngineConfig, InputError> {
     let max_model_len = args.max_model_len.unwrap_or(model.config.max_position_embeddings);
     let defaults = batch_defaults(gpu.memory_bytes(), gpu.small_batch_class).capped(max_model_len);
     let max_num_batched_tokens = args.max_num_batched_tokens.unwrap_or(defaults.max_num_batched_tokens);
@@ -269,7 +300,9 @@ fn engine_config(args: &EngineArgs, gpu: &Gpu, model: &Model, tensor_parallel: u
     let block_size = args.block_size.unwrap_or(16);
     let utilization = args.gpu_memory_utilization.unwrap_or(GPU_MEMORY_UTILIZATION);
     if !(utilization > 0.0 && utilization <= 1.0) {
-        return Err(InputError::new(format!("`gpu_memory_utilization` is {utilization}: it is a share, above 0 and at most 1")));
+        return Err(InputError::new(format!(
+            "`gpu_memory_utilization` is {utilization}: it is a share, above 0 and at most 1"
+        )));
     }
     if block_size == 0 || block_size > 4096 {
         return Err(InputError::new(format!("`block_size` is {block_size}: it must be from 1 to 4096")));
@@ -352,12 +385,17 @@ fn prices(scenario: &Scenario, pools: &[ResolvedPool]) -> Result<Option<BTreeMap
             GpuPrice::ByGpu(by_gpu) => {
                 let own = by_gpu.iter().find(|(name, _)| **name == pool.gpu_name || **name == pool.gpu.name);
                 *own.map(|(_, price)| price).ok_or_else(|| {
-                    InputError::new(format!("`cost.gpu_hour_usd` has no price for {}: add one", pool.gpu.name))
+                    InputError::new(format!(
+                        "`cost.gpu_hour_usd` has no price for {}: add one",
+                        pool.gpu.name
+                    ))
                 })?
             }
         };
         if !(price >= 0.0 && price.is_finite()) {
-            return Err(InputError::new(format!("`cost.gpu_hour_usd` is {price}: a price is a number from 0 up")));
+            return Err(InputError::new(format!(
+                "`cost.gpu_hour_usd` is {price}: a price is a number from 0 up"
+            )));
         }
         prices.insert(pool.config.name.clone(), price);
     }

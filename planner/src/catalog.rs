@@ -35,7 +35,8 @@ pub fn document() -> Result<Document, Error> {
             Cell::count(u64::from(model.config.max_position_embeddings), ""),
         ]
     });
-    let preset_rows = presets()?.into_iter().map(|preset| vec![Cell::text(&*preset.name), Cell::text(&*preset.about)]);
+    let preset_rows =
+        presets()?.into_iter().map(|preset| vec![Cell::text(preset.name), Cell::text(preset.about)]);
     let policy_rows = PRESETS.iter().map(|preset| vec![Cell::text(preset.name), Cell::text(preset.about)]);
     Ok(Document {
         title: "Catalog".into(),
@@ -69,9 +70,9 @@ pub fn json() -> Result<Value, Error> {
             "max_model_len": model.config.max_position_embeddings,
         })
     });
-    let presets = presets()?.into_iter().map(|preset| {
-        json!({"name": preset.name, "about": preset.about, "source": preset.source})
-    });
+    let presets = presets()?
+        .into_iter()
+        .map(|preset| json!({"name": preset.name, "about": preset.about, "source": preset.source}));
     let policies = PRESETS.iter().map(|preset| json!({"name": preset.name, "about": preset.about}));
     Ok(json!({
         "schema": "forerun/catalog/v1",
@@ -83,7 +84,8 @@ pub fn json() -> Result<Value, Error> {
 }
 
 fn table(title: &str, columns: &[&str], rows: Vec<Vec<Cell>>) -> Block {
-    let column = |(index, name): (usize, &&str)| if index == 0 { Column::text(name) } else { Column::figures(name) };
+    let column =
+        |(index, name): (usize, &&str)| if index == 0 { Column::text(name) } else { Column::figures(name) };
     let columns = columns.iter().enumerate().map(column).collect();
     Block::Table(Table { title: title.into(), columns, rows })
 }

@@ -55,7 +55,9 @@ impl From<RunError> for Error {
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     let near = known.into_iter().map(|known| (strsim::jaro_winkler(&name, &known.to_lowercase()), known));
-    near.filter(|(similarity, _)| *similarity > 0.75).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+    near.filter(|(similarity, _)| *similarity > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known)
 }
 
 /// `; did you mean "x"?`, or nothing.

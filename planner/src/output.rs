@@ -43,7 +43,9 @@ impl OutputFile {
         match self {
             Self::Beside { file, path } => {
                 make_readable(file.as_file());
-                let wrong = |e: tempfile::PersistError| InputError::new(format!("{}: cannot be written: {}", path.display(), e.error));
+                let wrong = |e: tempfile::PersistError| {
+                    InputError::new(format!("{}: cannot be written: {}", path.display(), e.error))
+                };
                 file.persist(&path).map(|_| ()).map_err(wrong)
             }
             Self::Special(_) => Ok(()),

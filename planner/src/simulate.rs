@@ -41,7 +41,8 @@ pub fn simulate(
         Some(path) => Some(OutcomeWriter::new(OutputFile::create(path)?, assembled.replica_names())),
         None => None,
     };
-    let collector = Collector::new(assembled.fleet.warm_up, assembled.slo.clone(), assembled.pool_of_replicas());
+    let collector =
+        Collector::new(assembled.fleet.warm_up, assembled.slo.clone(), assembled.pool_of_replicas());
     let mut observer = Watch { collector, writer, ended: 0, progress };
     let mut source = assembled.workload.source(assembled.seed).map_err(InputError::from)?;
     let mut router = assembled.router.router(assembled.seed);
@@ -54,8 +55,12 @@ pub fn simulate(
     let mut warnings = assembled.warnings.clone();
     match source.abandoned() {
         0 => {}
-        1 => warnings.push("1 later turn was never sent, because an earlier turn of its session failed".into()),
-        turns => warnings.push(format!("{turns} later turns were never sent, because an earlier turn of their session failed")),
+        1 => {
+            warnings.push("1 later turn was never sent, because an earlier turn of its session failed".into())
+        }
+        turns => warnings.push(format!(
+            "{turns} later turns were never sent, because an earlier turn of their session failed"
+        )),
     }
     let context = SummaryContext {
         seed: assembled.seed,
@@ -84,7 +89,13 @@ impl Observer for Watch<'_> {
         self.collector.token_gaps(at, gap, count);
     }
 
-    fn step_done(&mut self, at: Time, replica: forerun_sim::request::ReplicaId, prefill_tokens: u32, emitted: u32) {
+    fn step_done(
+        &mut self,
+        at: Time,
+        replica: forerun_sim::request::ReplicaId,
+        prefill_tokens: u32,
+        emitted: u32,
+    ) {
         self.collector.step_done(at, replica, prefill_tokens, emitted);
     }
 

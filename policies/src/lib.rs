@@ -56,7 +56,8 @@ mod tests {
     /// The choices of a policy for `count` requests over replicas with these requests in flight; what it
     /// chooses is added to them.
     pub(crate) fn choices(router: &mut dyn Router, in_flight: &[u32], count: usize) -> Vec<usize> {
-        let endpoint = |(index, &in_flight): (usize, &u32)| Endpoint { replica: ReplicaId(index as u32), in_flight };
+        let endpoint =
+            |(index, &in_flight): (usize, &u32)| Endpoint { replica: ReplicaId(index as u32), in_flight };
         let mut endpoints: Vec<_> = in_flight.iter().enumerate().map(endpoint).collect();
         let request = Request {
             id: RequestId(0),
@@ -86,7 +87,11 @@ mod tests {
     fn every_policy_is_found_by_its_name_and_chooses_an_endpoint() {
         for preset in PRESETS {
             let mut router = Preset::find(preset.name).expect("its own name").router(1);
-            assert!(choices(router.as_mut(), &[0, 5, 2], 20).iter().all(|&choice| choice < 3), "{}", preset.name);
+            assert!(
+                choices(router.as_mut(), &[0, 5, 2], 20).iter().all(|&choice| choice < 3),
+                "{}",
+                preset.name
+            );
         }
         assert!(Preset::find("nonsense").is_none());
     }

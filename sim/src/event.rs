@@ -1,6 +1,6 @@
 //! The event queue: by time, then rank, then order of insertion, so that equals stay first in, first out.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use crate::time::Time;
@@ -22,31 +22,34 @@ pub enum Rank {
 /// Events in order.
 #[derive(Debug)]
 pub struct EventQueue<E> {
-    heap: BinaryHeap<Reverse<(Time, Rank, u64, Keyed<E>)>>,
+    heap: BinaryHeap<Reverse<Entry<E>>>,
     pushed: u64,
 }
 
-/// An event that takes no part in the order.
+/// An event and what orders it; the event itself takes no part in the order.
 #[derive(Debug)]
-struct Keyed<E>(E);
+struct Entry<E> {
+    key: (Time, Rank, u64),
+    event: E,
+}
 
-impl<E> PartialEq for Keyed<E> {
-    fn eq(&self, _: &Self) -> bool {
-        true
+impl<E> PartialEq for Entry<E> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
     }
 }
 
-impl<E> Eq for Keyed<E> {}
+impl<E> Eq for Entry<E> {}
 
-impl<E> PartialOrd for Keyed<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+impl<E> PartialOrd for Entry<E> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<E> Ord for Keyed<E> {
-    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
-        std::cmp::Ordering::Equal
+impl<E> Ord for Entry<E> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key)
     }
 }
 
@@ -59,19 +62,19 @@ impl<E> Default for EventQueue<E> {
 impl<E> EventQueue<E> {
     /// Adds an event.
     pub fn push(&mut self, at: Time, rank: Rank, event: E) {
-        self.heap.push(Reverse((at, rank, self.pushed, Keyed(event))));
+        self.heap.push(Reverse(Entry { key: (at, rank, self.pushed), event }));
         self.pushed += 1;
     }
 
     /// When and with which rank the next event happens.
     #[must_use]
     pub fn peek(&self) -> Option<(Time, Rank)> {
-        self.heap.peek().map(|Reverse((at, rank, ..))| (*at, *rank))
+        self.heap.peek().map(|Reverse(entry)| (entry.key.0, entry.key.1))
     }
 
     /// Takes the next event.
     pub fn pop(&mut self) -> Option<(Time, E)> {
-        self.heap.pop().map(|Reverse((at, _, _, Keyed(event)))| (at, event))
+        self.heap.pop().map(|Reverse(entry)| (entry.key.0, entry.event))
     }
 }
 

@@ -114,7 +114,7 @@ pub fn run<O: Observer>(
 /// How many events pass between two looks at the observer's wish to stop.
 const EVENTS_PER_TICK: u32 = 4096;
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Event {
     /// The request reaches the router.
     Route(RequestId, Attempt),
@@ -353,7 +353,8 @@ impl<'a, O: Observer> Fleet<'a, O> {
         let (source, pools, model_of_pool) = (&self.source, &self.config.pools, &self.model_of_pool);
         *self.model_of_label.entry(label).or_insert_with(|| {
             let name = source.labels().name(label);
-            let serves = |pool: &PoolConfig| pool.model_names.iter().any(|own| own.eq_ignore_ascii_case(name));
+            let serves =
+                |pool: &PoolConfig| pool.model_names.iter().any(|own| own.eq_ignore_ascii_case(name));
             pools.iter().position(serves).map(|pool| model_of_pool[pool])
         })
     }
@@ -449,7 +450,8 @@ impl<'a, O: Observer> Fleet<'a, O> {
         let hashes = &engine.chain(handle).hashes()[(hit_tokens / block_size) as usize..];
         let others = &self.models[self.model_of_pool[self.pool_of[index]]];
         let elsewhere = |hash: &&_| {
-            let held = |endpoint: &Endpoint| self.replicas[endpoint.replica.0 as usize].engine.kv().holds(**hash);
+            let held =
+                |endpoint: &Endpoint| self.replicas[endpoint.replica.0 as usize].engine.kv().holds(**hash);
             others.iter().filter(|endpoint| endpoint.replica.0 as usize != index).any(held)
         };
         hashes.iter().take_while(elsewhere).count() as u32 * block_size

@@ -31,7 +31,12 @@ pub(crate) struct ReplicaClock {
 
 impl Default for ReplicaClock {
     fn default() -> Self {
-        Self { waits: Default::default(), cause: Cause::EngineQueueStep, since: Time::ZERO, stalled: Span::ZERO }
+        Self {
+            waits: Default::default(),
+            cause: Cause::EngineQueueStep,
+            since: Time::ZERO,
+            stalled: Span::ZERO,
+        }
     }
 }
 
@@ -105,7 +110,10 @@ impl Account {
 
     /// Whether the request's reason to wait may change when the scheduler looks next.
     pub(crate) fn awaits_a_look(&self) -> bool {
-        matches!(self.activity, Activity::Plain { cause: Cause::EngineQueueStep | Cause::EngineQueueLora, .. })
+        matches!(
+            self.activity,
+            Activity::Plain { cause: Cause::EngineQueueStep | Cause::EngineQueueLora, .. }
+        )
     }
 
     /// The account at the end of the request.

@@ -224,7 +224,8 @@ mod tests {
     #[test]
     fn the_next_turn_contains_what_was_generated() {
         let first = hashes(&[(Content::private(1), 30)], 34);
-        let second = hashes(&[(Content::private(1), 30), (Content::generated(9), 34), (Content::private(2), 16)], 0);
+        let second =
+            hashes(&[(Content::private(1), 30), (Content::generated(9), 34), (Content::private(2), 16)], 0);
         assert_eq!(shared_blocks(&first, &second), 4);
     }
 

@@ -196,9 +196,8 @@ impl Kind {
     fn mmpp(rates: &[f64], sojourn: &[Duration]) -> Result<Self, WorkloadError> {
         if rates.len() != sojourn.len() || rates.len() < 2 {
             let (r, s) = (rates.len(), sojourn.len());
-            let what = format!(
-                "`mmpp` has {r} rates and {s} sojourn times: give two or more of each, as many of one as of the other"
-            );
+            let what =
+                format!("`mmpp` has {r} rates and {s} sojourn times: give as many of each, and two or more");
             return Err(wrong(what));
         }
         if let Some(rate) = rates.iter().find(|rate| !(0.0..=Rate::MAX).contains(*rate)) {

@@ -35,7 +35,7 @@ impl WorkloadError {
     }
 
     /// An I/O error on `path`.
-    pub fn io(path: &Path, what: impl ToString) -> Self {
-        Self::Io { path: path.to_owned(), what: what.to_string() }
+    pub fn io(path: &Path, what: impl Into<String>) -> Self {
+        Self::Io { path: path.to_owned(), what: what.into() }
     }
 }

@@ -1,6 +1,6 @@
 //! Laws: what may stand wherever a number of tokens, a length of time or a rate does.
 //!
-//! This file is the notation; [`Sampler`](crate::sampler::Sampler) is the law made ready to draw from.
+//! This file is the notation; [`Sampler`] is the law made ready to draw from.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -41,7 +41,7 @@ pub(crate) fn deserialize<'de, T: OneOf, D: Deserializer<'de>>(deserializer: D) 
     deserializer.deserialize_any(OneOfVisitor(PhantomData))
 }
 
-/// "; did you mean `b`?" when one of `known` is near to `given`, otherwise the list of all.
+/// "did you mean `b`?" when one of `known` is near to `given`, otherwise the list of all.
 pub(crate) fn suggestion<'a>(given: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     let near = |name: &&str| strsim::jaro_winkler(given, name) > 0.75;
     let likeness = |name: &&str| (strsim::jaro_winkler(given, name) * 1e6) as u64;

@@ -212,10 +212,10 @@ fn ordered(field: &str, min: f64, max: f64) -> Result<(f64, f64), WorkloadError>
 
 /// The numbers of a file of one column; a first line that is not a number is its header.
 fn read_column<U: Unit>(path: &Path) -> Result<Vec<f64>, WorkloadError> {
-    let file = File::open(path).map_err(|error| WorkloadError::io(path, error))?;
+    let file = File::open(path).map_err(|error| WorkloadError::io(path, error.to_string()))?;
     let mut values = Vec::new();
     for (line, text) in (1..).zip(BufReader::new(file).lines()) {
-        let text = text.map_err(|error| WorkloadError::io(path, error))?;
+        let text = text.map_err(|error| WorkloadError::io(path, error.to_string()))?;
         let text = text.trim().trim_start_matches('\u{feff}');
         match text.parse::<f64>() {
             _ if text.is_empty() => {}

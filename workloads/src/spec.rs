@@ -180,7 +180,8 @@ impl WorkloadSpec {
         match self.pacing {
             Loop::Open => Ok(()),
             Loop::Closed(_) | Loop::Users { .. } => wrong(
-                "`workload.rate` has no effect in a closed loop, where ends of requests set the pace: remove it, or `loop`",
+                "`workload.rate` has no effect in a closed loop, where ends of requests set the pace: \
+                 remove it, or `loop`",
             ),
         }
     }

@@ -140,7 +140,9 @@ impl EngineArgs {
             max_num_seqs: self.max_num_seqs.or(base.max_num_seqs),
             max_num_active_seqs: self.max_num_active_seqs.or(base.max_num_active_seqs),
             max_model_len: self.max_model_len.or(base.max_model_len),
-            long_prefill_token_threshold: self.long_prefill_token_threshold.or(base.long_prefill_token_threshold),
+            long_prefill_token_threshold: self
+                .long_prefill_token_threshold
+                .or(base.long_prefill_token_threshold),
             long_prefill_token_threshold_adaptive: self
                 .long_prefill_token_threshold_adaptive
                 .or(base.long_prefill_token_threshold_adaptive),

@@ -57,7 +57,11 @@ impl Override {
         let mut at = scenario;
         for (depth, part) in self.path.iter().enumerate() {
             if at.is_null() {
-                *at = if part.parse::<usize>().is_ok() { Value::Array(Vec::new()) } else { Value::Object(Default::default()) };
+                *at = if part.parse::<usize>().is_ok() {
+                    Value::Array(Vec::new())
+                } else {
+                    Value::Object(Default::default())
+                };
             }
             at = match at {
                 Value::Object(map) => map.entry(part.clone()).or_insert(Value::Null),
@@ -65,7 +69,10 @@ impl Override {
                     let count = list.len();
                     let index = part.parse::<usize>().ok().filter(|&index| index <= count);
                     let index = index.ok_or_else(|| {
-                        InputError::new(format!("--set {}: `{part}` is not an index from 0 to {count}", self.text))
+                        InputError::new(format!(
+                            "--set {}: `{part}` is not an index from 0 to {count}",
+                            self.text
+                        ))
                     })?;
                     if index == count {
                         list.push(Value::Null);

@@ -79,7 +79,9 @@ fn read_file(path: &Path) -> Result<String, InputError> {
 /// When the text is not the YAML of a scenario, or an override does not fit.
 pub fn parse(text: &str, overrides: &[Override]) -> Result<Scenario, InputError> {
     if text.trim().is_empty() {
-        return Err(InputError::new("is empty: a scenario names at least a workload; `forerun simulate` without a file runs the built-in one"));
+        return Err(InputError::new(
+            "is empty: a scenario names at least a workload; `forerun simulate` without a file runs the built-in one",
+        ));
     }
     let scenario: Scenario = serde_saphyr::from_str(text).map_err(|e| yaml_error(&e))?;
     if overrides.is_empty() {

@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn names_and_aliases_are_unique_and_found_in_any_case() {
-        let mut names: Vec<_> = gpus().iter().flat_map(|g| std::iter::once(&g.name).chain(&g.aliases)).collect();
+        let mut names: Vec<_> =
+            gpus().iter().flat_map(|g| std::iter::once(&g.name).chain(&g.aliases)).collect();
         names.extend(models().iter().flat_map(|m| std::iter::once(&m.name).chain(&m.aliases)));
         let count = names.len();
         names.sort();

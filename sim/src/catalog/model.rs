@@ -100,7 +100,9 @@ impl Model {
         ];
         for (name, value, max) in dimensions {
             if value == 0 || value > max {
-                return Err(ModelError::Malformed(format!("`{name}` is {value}: it must be from 1 to {max}")));
+                return Err(ModelError::Malformed(format!(
+                    "`{name}` is {value}: it must be from 1 to {max}"
+                )));
             }
         }
         let unsupported = |what: String| Err(ModelError::Unsupported(what));
@@ -172,7 +174,9 @@ mod tests {
     #[test]
     fn parameter_counts_match_the_published_figures() {
         let billions = |name| model(name).unwrap().parameters() as f64 / 1e9;
-        for (name, published) in [("llama-3.1-8b", 8.03), ("llama-3.1-70b", 70.6), ("qwen3-14b", 14.77), ("qwen3-32b", 32.76)] {
+        for (name, published) in
+            [("llama-3.1-8b", 8.03), ("llama-3.1-70b", 70.6), ("qwen3-14b", 14.77), ("qwen3-32b", 32.76)]
+        {
             assert!((billions(name) - published).abs() < 0.01 * published, "{name}: {}", billions(name));
         }
     }
@@ -184,7 +188,12 @@ mod tests {
         let refusal = |extra: &str| Model::from_hf_config("m", &format!("{{{base}{extra}}}")).err();
         assert_eq!(refusal(""), None);
         assert_eq!(refusal(r#","sliding_window":4096,"use_sliding_window":false"#), None);
-        for extra in [r#","num_local_experts":8"#, r#","kv_lora_rank":512"#, r#","sliding_window":4096"#, r#","quantization_config":{}"#] {
+        for extra in [
+            r#","num_local_experts":8"#,
+            r#","kv_lora_rank":512"#,
+            r#","sliding_window":4096"#,
+            r#","quantization_config":{}"#,
+        ] {
             assert!(matches!(refusal(extra), Some(ModelError::Unsupported(_))), "{extra}");
         }
         assert!(matches!(refusal(r#","num_key_value_heads":0"#), Some(ModelError::Malformed(_))));

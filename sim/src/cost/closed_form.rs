@@ -232,7 +232,12 @@ mod tests {
     }
 
     fn decodes(count: u32, context: u64) -> StepShape {
-        StepShape { decodes: count, decode_context: u64::from(count) * context, sampled: count, ..StepShape::default() }
+        StepShape {
+            decodes: count,
+            decode_context: u64::from(count) * context,
+            sampled: count,
+            ..StepShape::default()
+        }
     }
 
     fn prefill(tokens: u32) -> StepShape {

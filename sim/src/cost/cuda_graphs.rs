@@ -41,7 +41,8 @@ mod tests {
     #[test]
     fn a_step_runs_at_the_next_captured_size() {
         let graphs = CudaGraphs::new(1024, 8192);
-        let sizes = [(1, 1), (3, 4), (5, 8), (9, 16), (248, 248), (249, 256), (257, 272), (512, 512), (513, 513)];
+        let sizes =
+            [(1, 1), (3, 4), (5, 8), (9, 16), (248, 248), (249, 256), (257, 272), (512, 512), (513, 513)];
         for (tokens, size) in sizes {
             assert_eq!(graphs.padded(tokens), size, "{tokens} tokens");
         }

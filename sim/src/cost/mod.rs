@@ -56,7 +56,12 @@ impl StepShape {
     /// The same step without its prefills.
     #[must_use]
     pub fn decodes_only(&self) -> Self {
-        Self { decodes: self.decodes, decode_context: self.decode_context, sampled: self.decodes, ..Self::default() }
+        Self {
+            decodes: self.decodes,
+            decode_context: self.decode_context,
+            sampled: self.decodes,
+            ..Self::default()
+        }
     }
 }
 

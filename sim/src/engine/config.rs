@@ -110,7 +110,10 @@ impl EngineConfig {
             return Err(format!("`{name}` is 0: it must be at least 1"));
         }
         if !(0.0..1.0).contains(&self.watermark) {
-            return Err(format!("`watermark` is {}: it is a share of the KV blocks, from 0 up to below 1", self.watermark));
+            return Err(format!(
+                "`watermark` is {}: it is a share of the KV blocks, from 0 up to below 1",
+                self.watermark
+            ));
         }
         if self.active_seqs() > self.max_num_seqs {
             return Err(format!(

@@ -216,7 +216,12 @@ impl Engine {
             Policy::Fcfs => WaitingQueue::Fcfs(Default::default()),
             Policy::Priority => WaitingQueue::Priority(Default::default()),
         };
-        let kv = KvManager::new(config.num_gpu_blocks, config.block_size, config.prefix_caching, config.max_model_len);
+        let kv = KvManager::new(
+            config.num_gpu_blocks,
+            config.block_size,
+            config.prefix_caching,
+            config.max_model_len,
+        );
         Self {
             config,
             kv,
@@ -243,8 +248,14 @@ impl Engine {
 
     /// Puts a request into the waiting queue and returns its handle, valid until it finishes or is aborted.
     pub fn add(&mut self, request: EngineRequest) -> Handle {
-        debug_assert!(request.prompt.tokens() > 0 && request.output_tokens > 0, "prompt and output are not empty");
-        debug_assert!(request.prompt.tokens() < self.config.max_model_len, "the server rejects longer prompts");
+        debug_assert!(
+            request.prompt.tokens() > 0 && request.output_tokens > 0,
+            "prompt and output are not empty"
+        );
+        debug_assert!(
+            request.prompt.tokens() < self.config.max_model_len,
+            "the server rejects longer prompts"
+        );
         let mut entry = Entry {
             chain: Chain::new(self.config.block_size, request.adapter, request.cache_salt),
             request,
@@ -348,7 +359,10 @@ impl Engine {
             assert!(entry.computed <= entry.known() + entry.placeholders, "computed <= known");
             let held = entry.chain.table().len() as u32 * self.config.block_size;
             assert!(entry.state != State::Running || held >= entry.computed, "computed tokens have blocks");
-            assert!(entry.state == State::Running || entry.chain.table().is_empty(), "only running requests hold blocks");
+            assert!(
+                entry.state == State::Running || entry.chain.table().is_empty(),
+                "only running requests hold blocks"
+            );
         }
     }
 }

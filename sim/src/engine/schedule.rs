@@ -166,13 +166,21 @@ impl Engine {
 
     fn adapter_must_wait(&self, slot: Slot) -> bool {
         match (self.config.max_loras, self.requests[slot as usize].request.adapter) {
-            (Some(max), Some(adapter)) => self.adapters.len() == max as usize && !self.adapters.contains(&adapter),
+            (Some(max), Some(adapter)) => {
+                self.adapters.len() == max as usize && !self.adapters.contains(&adapter)
+            }
             _ => false,
         }
     }
 
     /// Moves the head of the queue, `slot`, to the batch; the cause when it must wait instead.
-    fn admit(&mut self, slot: Slot, batch: &mut Batch, budget: &mut u32, chunk_cap: u32) -> Result<(), Cause> {
+    fn admit(
+        &mut self,
+        slot: Slot,
+        batch: &mut Batch,
+        budget: &mut u32,
+        chunk_cap: u32,
+    ) -> Result<(), Cause> {
         let spare_blocks = if self.running.is_empty() { 0 } else { self.config.watermark_blocks() };
         let entry = &mut self.requests[slot as usize];
         let known = entry.known();
@@ -182,8 +190,13 @@ impl Engine {
             return Err(Cause::EngineQueueBudget);
         }
         let tokens = wanted.min(*budget);
-        let demand =
-            Demand { computed: 0, new: tokens, known, full_sequence: self.config.reserve_full_isl, spare_blocks };
+        let demand = Demand {
+            computed: 0,
+            new: tokens,
+            known,
+            full_sequence: self.config.reserve_full_isl,
+            spare_blocks,
+        };
         if !self.kv.allocate(&mut entry.chain, &demand) {
             return Err(Cause::EngineQueueKv);
         }

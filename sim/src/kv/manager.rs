@@ -76,7 +76,13 @@ impl KvManager {
     /// A manager of `num_blocks` blocks (the null block included) of `block_tokens` tokens.
     #[must_use]
     pub fn new(num_blocks: u32, block_tokens: u32, prefix_caching: bool, max_model_len: u32) -> Self {
-        Self { pool: BlockPool::new(num_blocks), block_tokens, prefix_caching, max_model_len, hits: Vec::new() }
+        Self {
+            pool: BlockPool::new(num_blocks),
+            block_tokens,
+            prefix_caching,
+            max_model_len,
+            hits: Vec::new(),
+        }
     }
 
     /// The pool itself.

@@ -148,36 +148,43 @@ fn errors_are_found_when_opening() {
     }
 }
 
+/// Mostly numbers that make sense, and now and then one that does not.
+fn number(sensible: std::ops::Range<f64>) -> impl Strategy<Value = f64> + Clone {
+    prop_oneof![40 => sensible, 1 => Just(0.0), 1 => Just(1e12), 1 => Just(1e-9), 1 => Just(-1.0)]
+}
+
 fn law() -> impl Strategy<Value = String> {
-    let number = || prop_oneof![0.0..2e3f64, Just(0.0), Just(1e12), -1.0..0.0f64];
+    let size = || number(0.5..2e3);
+    let shape = || number(0.2..3.0);
     let leaf = prop_oneof![
-        number().prop_map(|a| a.to_string()),
-        (number(), number()).prop_map(|(a, b)| format!("{{lognormal: {{median: {a}, sigma: {b}}}}}")),
-        (number(), number()).prop_map(|(a, b)| format!("{{gamma: {{mean: {a}, cv: {b}}}}}")),
-        (number(), number()).prop_map(|(a, b)| format!("{{weibull: {{shape: {a}, scale: {b}}}}}")),
-        (number(), number()).prop_map(|(a, b)| format!("{{uniform: {{min: {a}, max: {b}}}}}")),
-        (number(), number()).prop_map(|(a, b)| format!("{{empirical: [{a}, {b}]}}")),
+        size().prop_map(|a| a.to_string()),
+        (size(), shape()).prop_map(|(a, b)| format!("{{lognormal: {{median: {a}, sigma: {b}}}}}")),
+        (size(), shape()).prop_map(|(a, b)| format!("{{gamma: {{mean: {a}, cv: {b}}}}}")),
+        (shape(), size()).prop_map(|(a, b)| format!("{{weibull: {{shape: {a}, scale: {b}}}}}")),
+        (shape(), size()).prop_map(|(a, b)| format!("{{uniform: {{min: {a}, max: {b}}}}}")),
+        (size(), size()).prop_map(|(a, b)| format!("{{empirical: [{a}, {b}]}}")),
     ];
     leaf.prop_recursive(2, 6, 2, move |inner| {
         prop_oneof![
-            (inner.clone(), inner.clone(), number()).prop_map(|(a, b, w)| format!(
+            (inner.clone(), inner.clone(), shape()).prop_map(|(a, b, w)| format!(
                 "{{mix: [{{weight: {w}, law: {a}}}, {{weight: 1, law: {b}}}]}}"
             )),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{{sum: [{a}, {b}]}}")),
-            (inner, number()).prop_map(|(a, max)| format!("{{clip: {{law: {a}, max: {max}}}}}")),
+            (inner, size()).prop_map(|(a, max)| format!("{{clip: {{law: {a}, max: {max}}}}}")),
         ]
     })
 }
 
 fn arrival() -> impl Strategy<Value = String> {
-    let number = || prop_oneof![0.0..50.0f64, Just(0.0), Just(1e-7), Just(1e6)];
+    let rate = || number(0.1..50.0);
+    let cv = || number(0.3..4.0);
     prop_oneof![
-        number().prop_map(|a| format!("{{constant: {{rate: {a}}}}}")),
-        (number(), number()).prop_map(|(a, b)| format!("{{gamma: {{rate: {a}, cv: {b}}}}}")),
-        (number(), number()).prop_map(|(a, b)| format!("{{weibull: {{rate: {a}, cv: {b}}}}}")),
+        rate().prop_map(|a| format!("{{constant: {{rate: {a}}}}}")),
+        (rate(), cv()).prop_map(|(a, b)| format!("{{gamma: {{rate: {a}, cv: {b}}}}}")),
+        (rate(), cv()).prop_map(|(a, b)| format!("{{weibull: {{rate: {a}, cv: {b}}}}}")),
         (law(), law(), law()).prop_map(|(a, b, c)| format!("{{on_off: {{on: {a}, off: {b}, rate: {c}}}}}")),
-        (number(), number()).prop_map(|(a, b)| format!("{{mmpp: {{rates: [{a}, 0], sojourn: [{b}, 9s]}}}}")),
-        (number(), 0.0..1.2f64, number())
+        (rate(), cv()).prop_map(|(a, b)| format!("{{mmpp: {{rates: [{a}, 0], sojourn: [{b}, 9s]}}}}")),
+        (rate(), 0.0..1.1f64, rate())
             .prop_map(|(a, b, c)| format!("{{diurnal: {{rate: {a}, amplitude: {b}, period: {c}}}}}")),
     ]
 }
@@ -191,7 +198,7 @@ fn pacing() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_spec_is_refused_in_words_or_runs_in_order(
@@ -208,7 +215,6 @@ proptest! {
         let Ok(spec) = serde_saphyr::from_str::<WorkloadSpec>(&text) else { return Ok(()) };
         let Ok(workload) = open(&spec, Path::new(".")) else { return Ok(()) };
         let sent = run(&workload, 1, 100);
-        eprintln!("OPENED {}", sent.len());
         prop_assert!(sent.len() <= 60);
         prop_assert!(sent.is_sorted_by_key(|request| (request.arrival, request.id)));
         prop_assert!(sent.iter().all(|request| request.output_tokens >= 1 && request.prompt.tokens() >= 1));

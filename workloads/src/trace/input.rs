@@ -20,7 +20,7 @@ const BOM: &[u8] = &[0xef, 0xbb, 0xbf];
 
 /// Opens `path` as text: decompressed, and without a byte order mark.
 fn open_text(path: &Path) -> Result<Text, WorkloadError> {
-    let kind = std::fs::metadata(path).map_err(|error| WorkloadError::io(path, error))?;
+    let kind = std::fs::metadata(path).map_err(|error| WorkloadError::io(path, error.to_string()))?;
     if kind.is_dir() {
         return Err(WorkloadError::io(path, "is a directory; give the trace file itself"));
     }
@@ -28,7 +28,7 @@ fn open_text(path: &Path) -> Result<Text, WorkloadError> {
         let what = "is not a regular file; a trace is read more than once, so save it to a file first";
         return Err(WorkloadError::io(path, what));
     }
-    let file = File::open(path).map_err(|error| WorkloadError::io(path, error))?;
+    let file = File::open(path).map_err(|error| WorkloadError::io(path, error.to_string()))?;
     let mut text = decompressed(path, BufReader::with_capacity(CHUNK, file))?;
 
     let mut head = Vec::with_capacity(BOM.len());
