@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use forerun_planner::assemble::assemble;
 use forerun_planner::error::{Error, InputError};
 use forerun_planner::scenario::overrides::Override;
-use forerun_planner::scenario::read;
+use forerun_planner::scenario::read::{self, Origin};
 use forerun_planner::simulate::simulate;
 use serde_json::{Value, json};
 
@@ -29,7 +29,8 @@ Exit codes: 0 done; 1 --assert-slo and the SLO does not hold; 2 wrong input; 3 a
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Scenario file; without one, the built-in scenario (tenants with long system prompts on four replicas).
+    /// Scenario file. Without one: what the flags say, or the built-in scenario (tenants with long system
+    /// prompts on four replicas).
     scenario: Option<PathBuf>,
     /// Replay this trace (Mooncake JSONL, Azure CSV, generic CSV or JSONL; .gz and .zst as they are).
     #[arg(long, value_name = "FILE", conflicts_with = "preset")]
@@ -71,7 +72,12 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let overrides = overrides(args).map_err(Error::Input)?;
-    let loaded = read::read(args.scenario.as_deref(), &overrides).map_err(Error::Input)?;
+    let origin = match &args.scenario {
+        Some(path) => Origin::File(path),
+        None if args.trace.is_some() || args.preset.is_some() => Origin::CommandLine,
+        None => Origin::BuiltIn,
+    };
+    let loaded = read::read(origin, &overrides).map_err(Error::Input)?;
     let assembled = assemble(&loaded).map_err(Error::Input)?;
     let bar = Bar::new(assembled.workload.requests);
     let result = simulate(&assembled, args.outcomes.as_deref(), &mut |progress| bar.show(progress));
@@ -98,10 +104,6 @@ fn overrides(args: &Args) -> Result<Vec<Override>, InputError> {
     let mut all = Vec::new();
     let mut set = |path: &str, value: Value| all.push(Override::new(path, value));
     if let Some((kind, name)) = workload(args)? {
-        if args.scenario.is_none() {
-            // Nothing of the built-in scenario's workload is meant.
-            set("workload", Value::Null);
-        }
         for other in ["trace", "preset", "synthetic"] {
             set(&format!("workload.{other}"), if other == kind { json!(name) } else { Value::Null });
         }

@@ -4,6 +4,7 @@ mod bad_input;
 mod cli;
 mod golden;
 mod golden_fixtures;
+mod harness;
 mod properties;
 mod queueing;
 mod support;

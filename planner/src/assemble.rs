@@ -165,8 +165,10 @@ impl ResolvedPool {
         let tensor_parallel = if *gpus > 1 { format!(" TP {gpus}") } else { String::new() };
         let tokens = u64::from(engine.num_gpu_blocks - 1) * u64::from(engine.block_size);
         format!(
-            "{replicas} x {} on {}{tensor_parallel} ({tokens} KV tokens each)",
-            self.model.name, self.gpu.name
+            "{replicas} x {} on {}{tensor_parallel} ({}k KV tokens each)",
+            self.model.name,
+            self.gpu.name,
+            tokens / 1000
         )
     }
 

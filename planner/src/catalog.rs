@@ -1,7 +1,7 @@
 //! What scenarios can name: GPUs, models, workload presets, routing policies.
 
 use forerun_policies::PRESETS;
-use forerun_reports::document::{Block, Cell, Column, Document, Table};
+use forerun_reports::document::{Block, Cell, Column, Document, KeyValue, Table};
 use forerun_sim::catalog::{gpus, models};
 use forerun_workloads::preset::{self, PresetInfo};
 use serde_json::{Value, json};
@@ -36,16 +36,18 @@ pub fn document() -> Result<Document, Error> {
         ]
     });
     let preset_rows =
-        presets()?.into_iter().map(|preset| vec![Cell::text(preset.name), Cell::text(preset.about)]);
-    let policy_rows = PRESETS.iter().map(|preset| vec![Cell::text(preset.name), Cell::text(preset.about)]);
+        presets()?.into_iter().map(|preset| named(preset.name, &preset.about));
+    let policy_rows = PRESETS.iter().map(|preset| named(preset.name, preset.about));
     Ok(Document {
         title: "Catalog".into(),
         subtitle: "names for `gpu`, `model`, `workload.preset` and `router.preset`; --format json has every constant's source".into(),
         blocks: vec![
             table("GPUs", &["", "memory", "bandwidth", "bf16 peak", "grade"], gpu_rows.collect()),
             table("Models", &["", "parameters", "KV per token", "longest"], model_rows.collect()),
-            words("Workload presets", preset_rows.collect()),
-            words("Routing policies", policy_rows.collect()),
+            Block::Heading("Workload presets".into()),
+            Block::KeyValues(preset_rows.collect()),
+            Block::Heading("Routing policies".into()),
+            Block::KeyValues(policy_rows.collect()),
         ],
     })
 }
@@ -90,6 +92,6 @@ fn table(title: &str, columns: &[&str], rows: Vec<Vec<Cell>>) -> Block {
     Block::Table(Table { title: title.into(), columns, rows })
 }
 
-fn words(title: &str, rows: Vec<Vec<Cell>>) -> Block {
-    Block::Table(Table { title: title.into(), columns: vec![Column::text(""), Column::text("")], rows })
+fn named(name: &str, about: &str) -> KeyValue {
+    KeyValue::new(name, vec![Cell::text(about)])
 }

@@ -42,18 +42,31 @@ pub struct Loaded {
     pub name: String,
 }
 
-/// Reads the scenario at `path` (the built-in one without), and sets what `overrides` say.
+/// Where a scenario comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// A file.
+    File(&'a Path),
+    /// The built-in scenario.
+    BuiltIn,
+    /// Defaults only: flags say what is meant.
+    CommandLine,
+}
+
+/// Reads the scenario of `origin`, and sets what `overrides` say.
 ///
 /// # Errors
 /// When the file cannot be read, is not the YAML of a scenario, or an override does not fit.
-pub fn read(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded, InputError> {
-    let (text, name) = match path {
-        None => (BUILT_IN.to_owned(), "built-in scenario".to_owned()),
-        Some(path) => (read_file(path)?, path.display().to_string()),
+pub fn read(origin: Origin<'_>, overrides: &[Override]) -> Result<Loaded, InputError> {
+    let (text, name, base) = match origin {
+        Origin::BuiltIn => (BUILT_IN.to_owned(), "built-in scenario".to_owned(), Path::new("")),
+        Origin::CommandLine => ("{}".to_owned(), "command line".to_owned(), Path::new("")),
+        Origin::File(path) => {
+            (read_file(path)?, path.display().to_string(), path.parent().unwrap_or(Path::new("")))
+        }
     };
-    let base = path.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     let scenario = parse(&text, overrides).map_err(|error| error.at(&name))?;
-    Ok(Loaded { scenario, base, name })
+    Ok(Loaded { scenario, base: base.to_owned(), name })
 }
 
 fn read_file(path: &Path) -> Result<String, InputError> {

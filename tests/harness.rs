@@ -1,0 +1,269 @@
+//! A fleet made by hand: a source that plays a script, cost models of one line, and an observer that keeps
+//! everything.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use forerun_policies::Preset;
+use forerun_sim::cost::{CostModel, StepShape, StepTime};
+use forerun_sim::engine::config::{EngineConfig, Policy};
+use forerun_sim::fleet::{self, Client, FleetConfig, Overhead, PoolConfig};
+use forerun_sim::observer::{Observer, RunTotals};
+use forerun_sim::prompt::{Content, Prompt};
+use forerun_sim::request::{Label, Labels, Outcome, ReplicaId, Request, RequestId, Status, Stop};
+use forerun_sim::router::{Endpoint, Router};
+use forerun_sim::source::{Source, SourceError};
+use forerun_sim::time::{Span, Time};
+
+/// The time `nanos` nanoseconds after the start.
+pub(crate) fn at(nanos: u64) -> Time {
+    Time::from_nanos(nanos)
+}
+
+/// A span of `nanos` nanoseconds.
+pub(crate) fn ns(nanos: u64) -> Span {
+    Span::from_nanos(nanos)
+}
+
+/// A request of `prompt` private tokens that generates `output` tokens, sent at `arrival`.
+pub(crate) fn request(id: u64, arrival: u64, prompt: u32, output: u32) -> Request {
+    Request {
+        id: RequestId(id),
+        name: None,
+        arrival: at(arrival),
+        prompt: Prompt::of(Content::private(id), prompt),
+        output: Content::generated(id),
+        output_tokens: output,
+        stop: Stop::Length,
+        max_tokens: None,
+        priority: 0,
+        tenant: Label::NONE,
+        class: Label::NONE,
+        model: Label::NONE,
+        adapter: Label::NONE,
+        session: None,
+    }
+}
+
+/// An engine with room for everything: blocks of 16 tokens, synchronous, first come first served.
+pub(crate) fn roomy_engine() -> EngineConfig {
+    EngineConfig {
+        block_size: 16,
+        num_gpu_blocks: 1001,
+        max_num_batched_tokens: 1000,
+        max_num_seqs: 100,
+        max_num_active_seqs: None,
+        max_model_len: 1000,
+        long_prefill_token_threshold: 0,
+        long_prefill_token_threshold_adaptive: false,
+        policy: Policy::Fcfs,
+        reserve_full_isl: true,
+        watermark: 0.0,
+        prefix_caching: true,
+        chunked_prefill: true,
+        max_loras: None,
+        async_scheduling: false,
+        max_num_queued_reqs: None,
+    }
+}
+
+/// One pool of equal replicas and no costs around them.
+pub(crate) fn bare_fleet(replicas: u32, engine: EngineConfig, cost: impl CostModel + 'static) -> FleetConfig {
+    engine.check().expect("a valid engine");
+    let pool = PoolConfig {
+        name: "pool".into(),
+        replicas,
+        gpus: 1,
+        model_names: vec!["a".into()],
+        engine,
+        cost: Arc::new(cost),
+    };
+    FleetConfig {
+        pools: vec![pool],
+        overhead: Overhead::default(),
+        client: Client::default(),
+        warm_up: Time::ZERO,
+        horizon: None,
+    }
+}
+
+/// A cost that is linear in everything that a step has, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Linear {
+    pub(crate) step: u64,
+    pub(crate) token: u64,
+    pub(crate) request: u64,
+    pub(crate) cpu: u64,
+}
+
+impl CostModel for Linear {
+    fn step(&self, shape: &StepShape) -> StepTime {
+        let work = self.token * u64::from(shape.tokens()) + self.request * u64::from(shape.requests());
+        StepTime { gpu: ns(self.step + work), cpu: ns(self.cpu) }
+    }
+}
+
+/// A request of a script: sent at its own arrival, or so long after the end of an earlier one.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) request: Request,
+    pub(crate) follows: Option<(usize, Span)>,
+}
+
+/// A source that plays lines in order of time; ids are line numbers.
+pub(crate) struct Script {
+    /// Ids of requests are their places here.
+    lines: Vec<Line>,
+    due: BinaryHeap<Reverse<(Time, usize)>>,
+    labels: Labels,
+    open: usize,
+    /// Sent one by one when everything else has ended.
+    probes: Vec<Request>,
+}
+
+impl Script {
+    pub(crate) fn new(lines: Vec<Line>, labels: Labels, mut probes: Vec<Request>) -> Self {
+        probes.iter_mut().rev().zip(lines.len()..).for_each(|(probe, id)| probe.id = RequestId(id as u64));
+        let own = lines.iter().enumerate().filter(|(_, line)| line.follows.is_none());
+        let due = own.map(|(number, line)| Reverse((line.request.arrival, number))).collect();
+        Self { open: lines.len(), lines, due, labels, probes }
+    }
+
+    /// A script of requests that follow nothing.
+    pub(crate) fn of(requests: impl IntoIterator<Item = Request>) -> Self {
+        let lines = requests.into_iter().map(|request| Line { request, follows: None }).collect();
+        Self::new(lines, Labels::default(), Vec::new())
+    }
+}
+
+impl Source for Script {
+    fn peek(&mut self) -> Result<Option<Time>, SourceError> {
+        Ok(self.due.peek().map(|&Reverse((time, _))| time))
+    }
+
+    fn pop(&mut self) -> Result<Option<Request>, SourceError> {
+        let next = self.due.pop();
+        Ok(next.map(|Reverse((time, number))| Request { arrival: time, ..self.lines[number].request.clone() }))
+    }
+
+    fn ended(&mut self, request: &Request, _: Status, at: Time) {
+        let ended = request.id.0 as usize;
+        for (number, line) in self.lines.iter().enumerate() {
+            if let Some((_, think)) = line.follows.filter(|&(before, _)| before == ended) {
+                self.due.push(Reverse((at + think, number)));
+            }
+        }
+        self.open -= 1;
+        if self.open == 0
+            && let Some(probe) = self.probes.pop()
+        {
+            self.due.push(Reverse((at, self.lines.len())));
+            self.lines.push(Line { request: probe, follows: None });
+            self.open = 1;
+        }
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+}
+
+/// Everything that an observer is told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) arrived: Vec<(RequestId, Time)>,
+    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) gaps: u64,
+    pub(crate) gap_nanos: u64,
+    /// Steps that ended, the prompt tokens that they computed and the tokens that they delivered.
+    pub(crate) steps: u64,
+    pub(crate) prefill_tokens: u64,
+    pub(crate) emitted: u64,
+    last: Time,
+}
+
+impl Record {
+    fn not_before(&mut self, now: Time) {
+        assert!(now >= self.last, "told of {now:?} after {:?}", self.last);
+        self.last = now;
+    }
+
+    /// The outcome of a request.
+    pub(crate) fn outcome(&self, id: u64) -> &Outcome {
+        self.outcomes.iter().find(|outcome| outcome.request.id.0 == id).expect("it ended")
+    }
+}
+
+impl Observer for Record {
+    fn arrived(&mut self, request: &Request) {
+        self.not_before(request.arrival);
+        self.arrived.push((request.id, request.arrival));
+    }
+
+    fn token_gaps(&mut self, at: Time, gap: Span, count: u32) {
+        self.not_before(at);
+        assert!(gap > Span::ZERO && count > 0, "tokens of a request come one after another");
+        self.gaps += u64::from(count);
+        self.gap_nanos += gap.as_nanos() * u64::from(count);
+    }
+
+    fn step_done(&mut self, at: Time, _: ReplicaId, prefill_tokens: u32, emitted: u32) {
+        self.not_before(at);
+        self.steps += 1;
+        self.prefill_tokens += u64::from(prefill_tokens);
+        self.emitted += u64::from(emitted);
+    }
+
+    fn ended(&mut self, outcome: &Outcome, _: &Labels) {
+        self.not_before(outcome.ended);
+        self.outcomes.push(outcome.clone());
+    }
+}
+
+/// A router that asks another one, and notes what it saw.
+pub(crate) struct Watched {
+    inner: Box<dyn Router>,
+    asked: Arc<AtomicU64>,
+    /// Requests in flight according to the router when the probes came, all together.
+    probed: Arc<AtomicU64>,
+    probes: BTreeSet<RequestId>,
+}
+
+impl Router for Watched {
+    fn route(&mut self, now: Time, request: &Request, endpoints: &[Endpoint]) -> usize {
+        assert!(!endpoints.is_empty(), "a router has a choice");
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.probes.contains(&request.id) {
+            let in_flight: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.in_flight)).sum();
+            self.probed.fetch_add(in_flight, Ordering::Relaxed);
+        }
+        self.inner.route(now, request, endpoints)
+    }
+}
+
+/// What a run gave.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) record: Record,
+    pub(crate) totals: RunTotals,
+    /// How often the router was asked.
+    pub(crate) routed: u64,
+    /// Requests that the router still counted as in flight when the probes came.
+    pub(crate) left_over: u64,
+}
+
+/// Plays a script on a fleet with the named routing policy.
+pub(crate) fn play(config: &FleetConfig, mut script: Script, policy: &str) -> Run {
+    let (asked, probed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut router = Watched {
+        inner: Preset::find(policy).expect("a policy of this name").router(7),
+        asked: asked.clone(),
+        probed: probed.clone(),
+        probes: script.probes.iter().map(|probe| probe.id).collect(),
+    };
+    let mut record = Record::default();
+    let totals = fleet::run(config, &mut script, &mut router, &mut record).expect("the run ends by itself");
+    Run { record, totals, routed: asked.load(Ordering::Relaxed), left_over: probed.load(Ordering::Relaxed) }
+}
