@@ -431,7 +431,7 @@ fn replicas_add_up(scenario: &Scenario, run: &Run) {
     }
     if warm_up == Time::ZERO {
         let sum = |of: fn(&_) -> u64| totals.replicas.iter().map(of).sum::<u64>();
-        let preemptions = run.record.outcomes.iter().map(|o| u64::from(o.preemptions)).sum();
+        let preemptions: u64 = run.record.outcomes.iter().map(|o| u64::from(o.preemptions)).sum();
         assert_eq!(sum(|replica| replica.requests), run.routed);
         assert_eq!(sum(|replica| replica.steps), totals.steps);
         assert_eq!(sum(|replica| replica.preemptions), preemptions);
@@ -439,9 +439,10 @@ fn replicas_add_up(scenario: &Scenario, run: &Run) {
     if scenario.fleet.horizon.is_none() {
         let last = run.record.outcomes.iter().map(|o| o.ended).max();
         // A batch in flight when its last request is withdrawn still runs to its end.
-        let withdrawn = scenario.fleet.client.timeout.is_some();
+        let withdrawn = run.record.outcomes.iter().any(|o| o.retries > 0 || o.status.reason() == "timeout");
         // An unforeseen end of output is noticed one batch late.
-        let late = scenario.fleet.pools.iter().any(|pool| pool.engine.async_scheduling);
+        let eos = |o: &Outcome| o.request.stop == Stop::Eos;
+        let late = run.record.outcomes.iter().any(eos) && scenario.fleet.pools.iter().any(|p| p.engine.async_scheduling);
         assert!(withdrawn || late || Some(totals.end) == last, "a run ends with its last request");
     }
 }
@@ -618,10 +619,11 @@ impl Bench {
         self.engine.schedule(&mut batch);
         self.engine.assert_consistent();
         self.check(&batch);
-        let empty = batch.is_empty();
-        self.flight.push_back(batch);
-        if empty || self.flight.len() == if self.config.async_scheduling { 2 } else { 1 } {
-            let oldest = self.flight.pop_front().expect("just pushed");
+        let full = batch.is_empty() || !self.config.async_scheduling || !self.flight.is_empty();
+        if !batch.is_empty() {
+            self.flight.push_back(batch);
+        }
+        if full && let Some(oldest) = self.flight.pop_front() {
             self.update(&oldest);
         }
     }

@@ -1,17 +1,26 @@
-//! The validation suite: the engine against recordings and traces that are not part of this repository.
+//! The validation suite: against recordings, traces and measured servers that are not part of this repository.
 //!
-//! It reads the folder named by `FORERUN_SHARED` (default `../shared`) and takes every file that it finds in
-//! `golden/traces` there. Where the folder is absent, everything is reported as ignored, never as passed.
+//! It reads the folder named by `FORERUN_SHARED` (default `../shared`), and takes every file that it finds in
+//! `golden/traces` there. What is absent is reported as ignored, never as passed.
 
 mod golden;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use forerun_planner::assemble::assemble;
+use forerun_planner::scenario::overrides::Override;
+use forerun_planner::scenario::read::{Origin, read};
+use forerun_planner::simulate::simulate;
+use forerun_reports::summary::Summary;
 use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::json;
 
 fn main() {
     let shared = PathBuf::from(std::env::var_os("FORERUN_SHARED").unwrap_or_else(|| "../shared".into()));
-    let trials = goldens(&shared.join("golden/traces"));
+    let mut trials = goldens(&shared.join("golden/traces"));
+    trials.extend(RECORDED_TRACES.map(|(path, rows)| trace_trial(shared.join("traces").join(path), rows)));
+    trials.extend(MEASURED_CELLS.map(|cell| measured_trial(&shared.join("groundtruth/vllm-qwen3-14b-h100"), cell)));
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
@@ -25,6 +34,7 @@ fn goldens(folder: &Path) -> Vec<Trial> {
     paths.into_iter().map(golden_trial).collect()
 }
 
+/// A recording is replayed field by field; one of a mechanism that is not modelled is ignored.
 fn golden_trial(path: PathBuf) -> Trial {
     let name = format!("golden::{}", path.file_stem().unwrap_or_default().to_string_lossy());
     let ignored = std::fs::read_to_string(&path)
@@ -36,4 +46,74 @@ fn golden_trial(path: PathBuf) -> Trial {
         golden::replay(&json).map(|_| ()).map_err(Failed::from)
     };
     Trial::test(name, replay).with_ignored_flag(ignored)
+}
+
+/// Recorded traces and their rows: each runs to its end with every request accounted for.
+const RECORDED_TRACES: [(&str, u64); 4] = [
+    ("mooncake/conversation_trace.jsonl.gz", 12_031),
+    ("mooncake/synthetic_trace.jsonl.gz", 3_993),
+    ("azure2023/AzureLLMInferenceTrace_code.csv.gz", 8_819),
+    ("azure2023/AzureLLMInferenceTrace_conv.csv.gz", 19_366),
+];
+
+fn trace_trial(path: PathBuf, rows: u64) -> Trial {
+    let name = format!("trace::{}", path.file_name().unwrap_or_default().to_string_lossy());
+    let ignored = !path.exists();
+    let run = move || {
+        let overrides = [("workload.trace", json!(absolute(&path)?)), ("pools.0.replicas", json!(4))];
+        let summary = summary(Origin::CommandLine, overrides)?;
+        let requests = &summary.requests;
+        let ended = requests.completed + requests.failed + requests.rejected + requests.unfinished;
+        ensure(requests.arrived == rows, || format!("{} requests arrived of {rows} rows", requests.arrived))?;
+        ensure(ended == rows, || format!("{ended} requests ended of {rows}"))?;
+        ensure(requests.unfinished == 0, || format!("{} requests never ended", requests.unfinished))
+    };
+    Trial::test(name, run).with_ignored_flag(ignored)
+}
+
+/// Cells of the measured server that do not saturate it.
+const MEASURED_CELLS: [&str; 4] = ["agg_2rps", "agg_4rps", "agg_6rps", "agg_8rps"];
+
+/// The largest errors of the means that are accepted; docs/validation.md has the errors themselves.
+const E2E_ERROR_MAX: f64 = 0.10;
+const TTFT_ERROR_MAX: f64 = 0.25;
+
+fn measured_trial(server: &Path, cell: &'static str) -> Trial {
+    let folder = server.join(cell);
+    let ignored = !folder.exists();
+    let run = move || {
+        let real = std::fs::read_to_string(folder.join("summary.json")).map_err(|e| Failed::from(e.to_string()))?;
+        let real: serde_json::Value = serde_json::from_str(&real).map_err(|e| Failed::from(e.to_string()))?;
+        let scenario = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/measured/vllm-qwen3-14b-h100.yaml"));
+        let overrides = [("workload.trace", json!(absolute(&folder.join("trace.csv.gz"))?))];
+        let summary = summary(Origin::File(scenario), overrides)?;
+        for (key, ours, error_max) in
+            [("e2e_ms", &summary.e2e_ms, E2E_ERROR_MAX), ("ttft_ms", &summary.ttft_ms, TTFT_ERROR_MAX)]
+        {
+            let real = real["overall"][key]["mean"].as_f64().ok_or("the summary has no mean")?;
+            let ours = ours.mean.ok_or("nothing was simulated")?;
+            let error = ours / real - 1.0;
+            ensure(error.abs() <= error_max, || format!("{key}: simulated {ours:.1}, real {real:.1}"))?;
+        }
+        Ok(())
+    };
+    Trial::test(format!("measured::qwen3_14b_h100::{cell}"), run).with_ignored_flag(ignored)
+}
+
+fn summary<const N: usize>(
+    origin: Origin<'_>,
+    overrides: [(&str, serde_json::Value); N],
+) -> Result<Summary, Failed> {
+    let overrides = overrides.map(|(path, value)| Override::new(path, value));
+    let loaded = read(origin, &overrides).map_err(|e| Failed::from(e.to_string()))?;
+    let assembled = assemble(&loaded).map_err(|e| Failed::from(e.to_string()))?;
+    simulate(&assembled, None, &mut |_| ControlFlow::Continue(())).map_err(|e| Failed::from(e.to_string()))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failed> {
+    std::path::absolute(path).map_err(|e| Failed::from(e.to_string()))
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(Failed::from(otherwise())) }
 }

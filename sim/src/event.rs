@@ -72,6 +72,12 @@ impl<E> EventQueue<E> {
         self.heap.peek().map(|Reverse(entry)| (entry.key.0, entry.key.1))
     }
 
+    /// The next event.
+    #[must_use]
+    pub fn front(&self) -> Option<&E> {
+        self.heap.peek().map(|Reverse((.., Keyed(event)))| event)
+    }
+
     /// Takes the next event.
     pub fn pop(&mut self) -> Option<(Time, E)> {
         self.heap.pop().map(|Reverse(entry)| (entry.key.0, entry.event))

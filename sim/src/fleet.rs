@@ -219,6 +219,10 @@ impl<'a, O: Observer> Fleet<'a, O> {
         let mut until_tick = EVENTS_PER_TICK;
         loop {
             let arrival = self.source.peek().map_err(RunError::Source)?;
+            // The clock does not wait for the patience of clients who have long had their answer.
+            while self.events.front().is_some_and(|event| self.is_void(event)) {
+                self.events.pop();
+            }
             let event = self.events.peek();
             let next = match (arrival, event) {
                 (None, None) => break,
@@ -274,6 +278,16 @@ impl<'a, O: Observer> Fleet<'a, O> {
     fn stuck(&mut self, replica: usize) -> RunError {
         let waiting = self.live.len() as u32;
         RunError::Stuck { replica: self.replicas[replica].totals(self.now).name, waiting }
+    }
+
+    /// Whether an event belongs to a request, or to an attempt, that is over.
+    fn is_void(&self, event: &Event) -> bool {
+        match event {
+            Event::Route(id, attempt) | Event::Receive(id, attempt) | Event::Timeout(id, attempt) => {
+                self.live.get(id).is_none_or(|live| live.attempt != *attempt)
+            }
+            Event::StepDone(_) | Event::Wake(_) => false,
+        }
     }
 
     fn handle(&mut self, event: Event) -> Result<(), RunError> {
@@ -391,7 +405,13 @@ impl<'a, O: Observer> Fleet<'a, O> {
         while let Some(batch) = self.replicas[index].form_batch(self.now) {
             self.note_schedule(id, &batch);
             if batch.is_empty() {
+                // By priority a request may have preempted itself before anybody else had a turn. vLLM steps on
+                // at once when no batch is in flight.
+                let again = !batch.preempted.is_empty() && self.replicas[index].is_idle();
                 self.replicas[index].recycle(batch);
+                if again {
+                    continue;
+                }
                 break;
             }
             self.replicas[index].launch(batch);
