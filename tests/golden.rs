@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use forerun_sim::engine::config::{EngineConfig, Policy};
 use forerun_sim::engine::{Batch, Engine, EngineRequest};
+use forerun_sim::kv::Pool as _;
 use forerun_sim::prompt::{Content, Prompt};
 use forerun_sim::request::RequestId;
 use serde::Deserialize;

@@ -75,7 +75,7 @@ impl<E> EventQueue<E> {
     /// The next event.
     #[must_use]
     pub fn front(&self) -> Option<&E> {
-        self.heap.peek().map(|Reverse((.., Keyed(event)))| event)
+        self.heap.peek().map(|Reverse(entry)| &entry.event)
     }
 
     /// Takes the next event.

@@ -12,6 +12,8 @@ use crate::cost::CostModel;
 use crate::engine::config::EngineConfig;
 use crate::engine::{Admission, Batch, EngineRequest, Handle, Token};
 use crate::event::{EventQueue, Rank};
+use crate::kv::Pool;
+use crate::kv::block_pool::BlockPool;
 use crate::ledger::Account;
 use crate::observer::{Observer, ReplicaTotals, RunTotals};
 use crate::replica::Replica;
@@ -108,7 +110,7 @@ pub fn run<O: Observer>(
     router: &mut dyn Router,
     observer: &mut O,
 ) -> Result<RunTotals, RunError> {
-    Fleet::new(config, source, router, observer).run()
+    Fleet::<O, BlockPool>::new(config, source, router, observer).run()
 }
 
 /// How many events pass between two looks at the observer's wish to stop.
@@ -148,12 +150,12 @@ struct Live {
     preemptions: u32,
 }
 
-struct Fleet<'a, O> {
+struct Fleet<'a, O, P: Pool> {
     config: &'a FleetConfig,
     source: &'a mut dyn Source,
     router: &'a mut dyn Router,
     observer: &'a mut O,
-    replicas: Vec<Replica>,
+    replicas: Vec<Replica<P>>,
     pool_of: Vec<usize>,
     /// Router's view of the replicas that serve one model, by model.
     models: Vec<Vec<Endpoint>>,
@@ -167,7 +169,7 @@ struct Fleet<'a, O> {
     steps: u64,
 }
 
-impl<'a, O: Observer> Fleet<'a, O> {
+impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
     fn new(
         config: &'a FleetConfig,
         source: &'a mut dyn Source,
@@ -456,25 +458,23 @@ impl<'a, O: Observer> Fleet<'a, O> {
         if live.scheduled.is_none() {
             live.scheduled = Some(self.now);
             live.cached_tokens = admission.hit_tokens;
-            let computed = live.request.prompt.tokens() - admission.hit_tokens;
+            let prompt_tokens = live.request.prompt.tokens();
             let handle = live.handle.expect("an admitted request is in its engine");
-            let duplicates = self.duplicate_tokens(index, handle, admission.hit_tokens).min(computed);
+            let duplicates = self.duplicate_tokens(index, handle, admission.hit_tokens, prompt_tokens);
             self.live.get_mut(&admission.id).expect("just seen").duplicate_tokens = duplicates;
         }
     }
 
-    /// Tokens after the first `hit_tokens` of a request that other replicas of its model hold cached.
-    fn duplicate_tokens(&self, index: usize, handle: Handle, hit_tokens: u32) -> u32 {
+    /// Prompt tokens after the first `hit_tokens` of a request that other replicas of its model hold cached.
+    fn duplicate_tokens(&self, index: usize, handle: Handle, hit_tokens: u32, prompt_tokens: u32) -> u32 {
+        let endpoints = &self.models[self.model_of_pool[self.pool_of[index]]];
+        let others =
+            endpoints.iter().map(|endpoint| endpoint.replica.0 as usize).filter(|&other| other != index);
+        let pools = others.map(|other| self.replicas[other].engine.kv().pool());
         let engine = &self.replicas[index].engine;
         let block_size = engine.config().block_size;
-        let hashes = &engine.chain(handle).hashes()[(hit_tokens / block_size) as usize..];
-        let others = &self.models[self.model_of_pool[self.pool_of[index]]];
-        let elsewhere = |hash: &&_| {
-            let held =
-                |endpoint: &Endpoint| self.replicas[endpoint.replica.0 as usize].engine.kv().holds(**hash);
-            others.iter().filter(|endpoint| endpoint.replica.0 as usize != index).any(held)
-        };
-        hashes.iter().take_while(elsewhere).count() as u32 * block_size
+        let (from, to) = (hit_tokens / block_size, prompt_tokens / block_size);
+        P::cached_elsewhere(engine.chain(handle), from, to, pools) * block_size
     }
 
     /// A step ends: its tokens reach their clients, and the next step starts.

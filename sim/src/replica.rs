@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::cost::{CostModel, StepShape};
 use crate::engine::config::EngineConfig;
 use crate::engine::{Batch, Engine};
+use crate::kv::Pool;
 use crate::ledger::ReplicaClock;
 use crate::observer::ReplicaTotals;
 use crate::request::{Cause, RequestId};
@@ -36,8 +37,8 @@ pub(crate) struct DoneStep {
 
 /// One model server.
 #[derive(Debug)]
-pub(crate) struct Replica {
-    pub(crate) engine: Engine,
+pub(crate) struct Replica<P: Pool> {
+    pub(crate) engine: Engine<P>,
     pub(crate) clock: ReplicaClock,
     /// Waiting requests whose reason to wait changes when the scheduler looks next: those received since it
     /// last looked, and those that it then passed over for their adapter.
@@ -59,7 +60,7 @@ impl std::fmt::Debug for dyn CostModel {
     }
 }
 
-impl Replica {
+impl<P: Pool> Replica<P> {
     pub(crate) fn new(
         config: EngineConfig,
         cost: Arc<dyn CostModel>,

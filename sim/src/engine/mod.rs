@@ -19,8 +19,9 @@ mod update;
 
 use slab::Slab;
 
-use crate::kv::block_pool::BlockId;
-use crate::kv::manager::{Chain, KvManager};
+use crate::kv::block_pool::{BlockId, BlockPool};
+use crate::kv::manager::{Holding, KvManager};
+use crate::kv::{Pool, TokenSource};
 use crate::prompt::{Content, Prompt};
 use crate::request::{Cause, Request, RequestId, Stop};
 use config::{EngineConfig, Policy};
@@ -84,7 +85,7 @@ enum State {
 
 /// A request inside the engine. Counts are tokens.
 #[derive(Clone, Debug)]
-struct Entry {
+struct Entry<P: Pool> {
     request: EngineRequest,
     /// Order of arrival at this engine.
     arrival: u64,
@@ -100,10 +101,10 @@ struct Entry {
     /// Whether the last batch left prompt tokens uncomputed.
     chunk: bool,
     preemptions: u32,
-    chain: Chain,
+    holding: Holding<P>,
 }
 
-impl Entry {
+impl<P: Pool> Entry<P> {
     /// Prompt plus emitted tokens.
     fn known(&self) -> u32 {
         self.request.prompt.tokens() + self.emitted
@@ -111,11 +112,6 @@ impl Entry {
 
     fn key(&self) -> PriorityKey {
         (self.request.priority, self.arrival)
-    }
-
-    fn learn(&mut self) {
-        let known = self.known();
-        self.chain.learn(&self.request.prompt, self.request.output, known);
     }
 }
 
@@ -196,10 +192,10 @@ pub struct Token {
 
 /// vLLM's scheduler and KV cache manager of one replica.
 #[derive(Clone, Debug)]
-pub struct Engine {
+pub struct Engine<P: Pool = BlockPool> {
     config: EngineConfig,
-    kv: KvManager,
-    requests: Slab<Entry>,
+    kv: KvManager<P>,
+    requests: Slab<Entry<P>>,
     running: Vec<Slot>,
     waiting: WaitingQueue,
     arrivals: u64,
@@ -208,7 +204,7 @@ pub struct Engine {
     skipped: Vec<Slot>,
 }
 
-impl Engine {
+impl<P: Pool> Engine<P> {
     /// An idle engine. `config` has been checked with [`EngineConfig::check`].
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
@@ -242,7 +238,7 @@ impl Engine {
 
     /// The engine's KV cache.
     #[must_use]
-    pub fn kv(&self) -> &KvManager {
+    pub fn kv(&self) -> &KvManager<P> {
         &self.kv
     }
 
@@ -256,8 +252,14 @@ impl Engine {
             request.prompt.tokens() < self.config.max_model_len,
             "the server rejects longer prompts"
         );
-        let mut entry = Entry {
-            chain: Chain::new(self.config.block_size, request.adapter, request.cache_salt),
+        let tokens = TokenSource {
+            prompt: request.prompt.clone(),
+            output: request.output,
+            adapter: request.adapter,
+            salt: request.cache_salt,
+        };
+        let entry = Entry {
+            holding: self.kv.holding(&tokens),
             request,
             arrival: self.arrivals,
             state: State::Waiting,
@@ -270,7 +272,6 @@ impl Engine {
             preemptions: 0,
         };
         self.arrivals += 1;
-        entry.learn();
         let key = entry.key();
         let slot = self.requests.insert(entry) as Slot;
         self.waiting.push(key, slot);
@@ -319,16 +320,10 @@ impl Engine {
         self.waiting.iter().map(|slot| self.requests[slot as usize].request.id)
     }
 
-    /// The block ids that a request of the last batch holds.
+    /// The KV blocks of a live request.
     #[must_use]
-    pub fn block_table(&self, part: &Scheduled) -> &[BlockId] {
-        self.requests[part.slot as usize].chain.table()
-    }
-
-    /// The KV chain of a live request.
-    #[must_use]
-    pub fn chain(&self, handle: Handle) -> &Chain {
-        &self.requests[handle.0 as usize].chain
+    pub fn chain(&self, handle: Handle) -> &P::Chain {
+        self.requests[handle.0 as usize].holding.chain()
     }
 
     /// How often a live request was preempted.
@@ -341,7 +336,7 @@ impl Engine {
     fn retire(&mut self, slot: Slot) {
         let entry = &mut self.requests[slot as usize];
         entry.state = State::Gone;
-        self.kv.release(&mut entry.chain);
+        self.kv.release(&mut entry.holding);
         if entry.inflight == 0 {
             self.requests.remove(slot as usize);
         }
@@ -352,18 +347,23 @@ impl Engine {
     /// # Panics
     /// When one is broken.
     pub fn assert_consistent(&self) {
-        let tables = self.requests.iter().map(|(_, entry)| entry.chain.table());
-        self.kv.pool().assert_consistent(tables);
+        let chains = self.requests.iter().map(|(_, entry)| entry.holding.chain());
+        self.kv.pool().assert_consistent(chains);
         assert!(self.running.len() <= self.config.active_seqs() as usize, "|running| <= max_num_active_seqs");
         for (_, entry) in &self.requests {
             assert!(entry.computed <= entry.known() + entry.placeholders, "computed <= known");
-            let held = entry.chain.table().len() as u32 * self.config.block_size;
+            let held = self.kv.pool().held(entry.holding.chain()) * self.config.block_size;
             assert!(entry.state != State::Running || held >= entry.computed, "computed tokens have blocks");
-            assert!(
-                entry.state == State::Running || entry.chain.table().is_empty(),
-                "only running requests hold blocks"
-            );
+            assert!(entry.state == State::Running || held == 0, "only running requests hold blocks");
         }
+    }
+}
+
+impl Engine<BlockPool> {
+    /// The block ids that a request of the last batch holds.
+    #[must_use]
+    pub fn block_table(&self, part: &Scheduled) -> &[BlockId] {
+        self.requests[part.slot as usize].holding.chain().table()
     }
 }
 

@@ -5,10 +5,11 @@
 
 use super::config::Policy;
 use super::{Admission, Batch, Engine, Scheduled, Slot, State};
+use crate::kv::Pool;
 use crate::kv::manager::Demand;
 use crate::request::Cause;
 
-impl Engine {
+impl<P: Pool> Engine<P> {
     /// Forms the next batch into `batch` (cleared first). What a following call may assume is accounted for at
     /// once; the result of the batch comes later, with [`update`](Self::update).
     pub fn schedule(&mut self, batch: &mut Batch) {
@@ -84,7 +85,7 @@ impl Engine {
             full_sequence: false,
             spare_blocks: 0,
         };
-        self.kv.allocate(&mut entry.chain, &demand)
+        self.kv.allocate(&mut entry.holding, &demand)
     }
 
     /// Preempts the request that the policy names, which may already be part of this step. `index` is the
@@ -112,7 +113,7 @@ impl Engine {
     /// Frees everything the request holds; it computes prompt and emitted tokens again when it resumes.
     fn preempt(&mut self, slot: Slot) {
         let entry = &mut self.requests[slot as usize];
-        self.kv.release(&mut entry.chain);
+        self.kv.release(&mut entry.holding);
         entry.state = State::Preempted;
         entry.computed = 0;
         entry.preemptions += 1;
@@ -184,7 +185,7 @@ impl Engine {
         let spare_blocks = if self.running.is_empty() { 0 } else { self.config.watermark_blocks() };
         let entry = &mut self.requests[slot as usize];
         let known = entry.known();
-        let hit_tokens = self.kv.find_prefix(&entry.chain, known);
+        let hit_tokens = self.kv.find_prefix(&mut entry.holding, known);
         let wanted = capped(known - hit_tokens, chunk_cap);
         if !self.config.chunked_prefill && wanted > *budget {
             return Err(Cause::EngineQueueBudget);
@@ -197,7 +198,7 @@ impl Engine {
             full_sequence: self.config.reserve_full_isl,
             spare_blocks,
         };
-        if !self.kv.allocate(&mut entry.chain, &demand) {
+        if !self.kv.allocate(&mut entry.holding, &demand) {
             return Err(Cause::EngineQueueKv);
         }
         self.waiting.pop();
@@ -228,7 +229,7 @@ impl Engine {
 }
 
 /// A request's part in the step; whether it samples is known once the step is complete.
-fn part(slot: Slot, entry: &super::Entry, new: u32) -> Scheduled {
+fn part<P: Pool>(slot: Slot, entry: &super::Entry<P>, new: u32) -> Scheduled {
     Scheduled {
         id: entry.request.id,
         slot,

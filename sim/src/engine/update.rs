@@ -1,8 +1,9 @@
 //! What a finished batch changes: `Scheduler.update_from_output` (vllm/v1/core/sched/scheduler.py, 0.32).
 
 use super::{Batch, Engine, State, Token};
+use crate::kv::Pool;
 
-impl Engine {
+impl<P: Pool> Engine<P> {
     /// Takes the result of `batch`: every request whose last known token it computed emits a token. Appends
     /// the tokens to `tokens`, in batch order; finished requests are gone afterwards, their blocks free.
     pub fn update(&mut self, batch: &Batch, tokens: &mut Vec<Token>) {
@@ -24,7 +25,6 @@ impl Engine {
                 continue;
             }
             entry.emitted += 1;
-            entry.learn();
             let running = entry.state == State::Running;
             if self.config.async_scheduling {
                 if !stale {
@@ -33,7 +33,8 @@ impl Engine {
                 if running {
                     // The block that this token completes can be named only now.
                     let computed = entry.computed - entry.placeholders;
-                    self.kv.register(&mut entry.chain, computed);
+                    let known = entry.known();
+                    self.kv.register(&mut entry.holding, computed, known);
                 }
             }
             let last =

@@ -1,13 +1,9 @@
 //! The id-exact pool of KV blocks: vLLM's `BlockPool` (v1/core/block_pool.py, 0.32), block id by block id.
-//!
-//! Free blocks form one queue in eviction order. A block that is taken loses its hash. A released block whose
-//! contents were never hashed goes to the front (reused at once); a hashed one goes to the back, where a later
-//! prompt may still hit it. Equal blocks are not merged: one hash may name several, and a lookup returns the
-//! one registered first.
 
 use rustc_hash::FxHashMap;
 
-use crate::prompt::BlockHash;
+use super::{Hit, Pool, TokenSource};
+use crate::prompt::{BlockHash, HashChain};
 
 /// Number of a KV block. Block 0 is vLLM's null block: it is never handed out.
 pub type BlockId = u32;
@@ -34,21 +30,44 @@ struct Copies {
     last: BlockId,
 }
 
+/// The blocks of one request.
+#[derive(Clone, Debug)]
+pub struct BlockChain {
+    /// Blocks held, in order of position.
+    table: Vec<BlockId>,
+    tokens: TokenSource,
+    /// Hashes of the leading full blocks of known tokens, as far as they were needed.
+    hashes: Vec<BlockHash>,
+    hasher: HashChain,
+}
+
+impl BlockChain {
+    /// Block ids held, in order of position.
+    #[must_use]
+    pub fn table(&self) -> &[BlockId] {
+        &self.table
+    }
+
+    fn learn(&mut self, known: u32) {
+        self.hasher.extend(&mut self.hashes, &self.tokens.prompt, self.tokens.output, known);
+    }
+}
+
 /// All KV blocks of one replica.
 #[derive(Clone, Debug)]
 pub struct BlockPool {
     blocks: Vec<Block>,
+    block_tokens: u32,
     free: u32,
     cached: FxHashMap<BlockHash, Copies>,
+    /// The blocks found last.
+    found: Vec<BlockId>,
 }
 
-impl BlockPool {
-    /// A pool of `num_blocks` blocks, the null block included: `num_blocks - 1` are usable.
-    ///
-    /// # Panics
-    /// When `num_blocks` is zero.
-    #[must_use]
-    pub fn new(num_blocks: u32) -> Self {
+impl Pool for BlockPool {
+    type Chain = BlockChain;
+
+    fn new(num_blocks: u32, block_tokens: u32) -> Self {
         assert!(num_blocks > 0, "a pool has at least the null block");
         let blocks = (0..num_blocks)
             .map(|id| Block {
@@ -60,30 +79,106 @@ impl BlockPool {
                 copy_next: NIL,
             })
             .collect();
-        Self { blocks, free: num_blocks - 1, cached: FxHashMap::default() }
+        Self { blocks, block_tokens, free: num_blocks - 1, cached: FxHashMap::default(), found: Vec::new() }
     }
 
-    /// Blocks that nobody references: never used, released, or cached and evictable.
-    #[must_use]
-    pub fn free(&self) -> u32 {
+    fn chain(&mut self, tokens: &TokenSource) -> BlockChain {
+        let mut chain = BlockChain {
+            table: Vec::new(),
+            tokens: tokens.clone(),
+            hashes: Vec::new(),
+            hasher: HashChain::new(self.block_tokens, tokens.adapter, tokens.salt),
+        };
+        chain.learn(tokens.prompt.tokens());
+        chain
+    }
+
+    fn free(&self) -> u32 {
         self.free
     }
 
-    /// Blocks that can be handed out: all but the null block.
-    #[must_use]
-    pub fn usable(&self) -> u32 {
+    fn usable(&self) -> u32 {
         self.blocks.len() as u32 - 1
     }
 
+    fn held(&self, chain: &BlockChain) -> u32 {
+        chain.table.len() as u32
+    }
+
+    fn find(&mut self, chain: &mut BlockChain, blocks_max: u32, known: u32) -> Hit {
+        chain.learn(known);
+        let hashes = &chain.hashes[..blocks_max as usize];
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
+        found.extend(hashes.iter().map_while(|&hash| self.lookup(hash)));
+        let unreferenced = found.iter().filter(|&&block| self.refs(block) == 0).count() as u32;
+        self.found = found;
+        Hit { blocks: self.found.len() as u32, unreferenced }
+    }
+
+    fn attach(&mut self, chain: &mut BlockChain) {
+        let found = std::mem::take(&mut self.found);
+        self.touch(&found);
+        chain.table.extend_from_slice(&found);
+        self.found = found;
+    }
+
+    fn take(&mut self, chain: &mut BlockChain, count: u32) {
+        self.take_into(&mut chain.table, count);
+    }
+
+    fn register(&mut self, chain: &mut BlockChain, from: u32, to: u32, known: u32) {
+        chain.learn(known);
+        for position in from..to {
+            self.register_block(chain.table[position as usize], chain.hashes[position as usize]);
+        }
+    }
+
+    fn release(&mut self, chain: &mut BlockChain) {
+        self.release_blocks(&chain.table);
+        chain.table.clear();
+    }
+
+    fn cached_elsewhere<'a>(
+        chain: &BlockChain,
+        from: u32,
+        to: u32,
+        others: impl Iterator<Item = &'a Self> + Clone,
+    ) -> u32 {
+        let hashes = chain.hashes.iter().take(to as usize).skip(from as usize);
+        let elsewhere = |hash: &&BlockHash| others.clone().any(|pool| pool.cached.contains_key(hash));
+        hashes.take_while(elsewhere).count() as u32
+    }
+
+    fn assert_consistent<'a>(&self, chains: impl Iterator<Item = &'a BlockChain>) {
+        let mut refs = vec![0u32; self.blocks.len()];
+        for &id in chains.flat_map(|chain| &chain.table) {
+            refs[id as usize] += 1;
+        }
+        let mut referenced = 0;
+        for (id, block) in self.blocks.iter().enumerate().skip(1) {
+            assert_eq!(block.refs, refs[id], "references of block {id}");
+            referenced += u32::from(block.refs > 0);
+        }
+        assert_eq!(self.free + referenced, self.usable(), "free + referenced = usable");
+        let (mut id, mut queued) = (self.blocks[NIL as usize].free_next, 0);
+        while id != NIL {
+            assert_eq!(self.blocks[id as usize].refs, 0, "block {id} is in the free queue");
+            queued += 1;
+            id = self.blocks[id as usize].free_next;
+        }
+        assert_eq!(queued, self.free, "length of the free queue");
+    }
+}
+
+impl BlockPool {
     /// How many requests reference `block`.
-    #[must_use]
-    pub fn refs(&self, block: BlockId) -> u32 {
+    fn refs(&self, block: BlockId) -> u32 {
         self.blocks[block as usize].refs
     }
 
     /// The block that holds `hash`: the one registered first.
-    #[must_use]
-    pub fn lookup(&self, hash: BlockHash) -> Option<BlockId> {
+    fn lookup(&self, hash: BlockHash) -> Option<BlockId> {
         self.cached.get(&hash).map(|copies| copies.first)
     }
 
@@ -92,7 +187,7 @@ impl BlockPool {
     ///
     /// # Panics
     /// When fewer than `count` blocks are free: the caller checks first.
-    pub fn take(&mut self, count: u32, table: &mut Vec<BlockId>) {
+    fn take_into(&mut self, table: &mut Vec<BlockId>, count: u32) {
         assert!(count <= self.free, "took {count} of {} free blocks", self.free);
         for _ in 0..count {
             let id = self.blocks[NIL as usize].free_next;
@@ -104,7 +199,7 @@ impl BlockPool {
     }
 
     /// Adds a reference to each of `blocks`; a free one leaves the free queue, its contents kept.
-    pub fn touch(&mut self, blocks: &[BlockId]) {
+    fn touch(&mut self, blocks: &[BlockId]) {
         for &id in blocks {
             if self.blocks[id as usize].refs == 0 {
                 self.unlink_free(id);
@@ -116,7 +211,7 @@ impl BlockPool {
     /// Drops one reference from each block of a request's `table`, last block first: of one chain, the tail
     /// is evicted before the head. Unhashed blocks that become free go to the front of the free queue, the
     /// last block of the table foremost; hashed ones to its back.
-    pub fn release(&mut self, table: &[BlockId]) {
+    fn release_blocks(&mut self, table: &[BlockId]) {
         // The unhashed blocks of one release are prepended as one list: each goes behind the one before.
         let mut front = NIL;
         for &id in table.iter().rev() {
@@ -137,7 +232,7 @@ impl BlockPool {
     }
 
     /// Names the contents of `block`, so that a later prompt can hit it.
-    pub fn register(&mut self, block: BlockId, hash: BlockHash) {
+    fn register_block(&mut self, block: BlockId, hash: BlockHash) {
         debug_assert!(self.blocks[block as usize].hash.is_none(), "block {block} is registered twice");
         self.blocks[block as usize].hash = Some(hash);
         match self.cached.get_mut(&hash) {
@@ -191,31 +286,6 @@ impl BlockPool {
         self.blocks[next as usize].free_prev = id;
         self.free += 1;
     }
-
-    /// Checks the laws of the pool against the block tables of all its requests.
-    ///
-    /// # Panics
-    /// When a law is broken: references equal table entries, free + referenced = usable, and the free queue
-    /// holds exactly the unreferenced blocks.
-    pub fn assert_consistent<'a>(&self, tables: impl Iterator<Item = &'a [BlockId]>) {
-        let mut refs = vec![0u32; self.blocks.len()];
-        for &id in tables.flatten() {
-            refs[id as usize] += 1;
-        }
-        let mut referenced = 0;
-        for (id, block) in self.blocks.iter().enumerate().skip(1) {
-            assert_eq!(block.refs, refs[id], "references of block {id}");
-            referenced += u32::from(block.refs > 0);
-        }
-        assert_eq!(self.free + referenced, self.usable(), "free + referenced = usable");
-        let (mut id, mut queued) = (self.blocks[NIL as usize].free_next, 0);
-        while id != NIL {
-            assert_eq!(self.blocks[id as usize].refs, 0, "block {id} is in the free queue");
-            queued += 1;
-            id = self.blocks[id as usize].free_next;
-        }
-        assert_eq!(queued, self.free, "length of the free queue");
-    }
 }
 
 #[cfg(test)]
@@ -232,30 +302,30 @@ mod tests {
 
     fn taken(pool: &mut BlockPool, count: u32) -> Vec<BlockId> {
         let mut table = Vec::new();
-        pool.take(count, &mut table);
+        pool.take_into(&mut table, count);
         table
     }
 
     #[test]
     fn blocks_are_first_handed_out_in_order_of_id() {
-        assert_eq!(taken(&mut BlockPool::new(5), 4), [1, 2, 3, 4]);
+        assert_eq!(taken(&mut BlockPool::new(5, 16), 4), [1, 2, 3, 4]);
     }
 
     #[test]
     fn unhashed_blocks_are_reused_at_once_from_the_end_of_the_released_table() {
-        let mut pool = BlockPool::new(10);
+        let mut pool = BlockPool::new(10, 16);
         let table = taken(&mut pool, 3);
-        pool.release(&table);
+        pool.release_blocks(&table);
         assert_eq!(taken(&mut pool, 4), [3, 2, 1, 4]);
     }
 
     #[test]
     fn hashed_blocks_are_evicted_last_and_tail_first() {
-        let mut pool = BlockPool::new(6);
+        let mut pool = BlockPool::new(6, 16);
         let table = taken(&mut pool, 3);
         let hashes = hashes(3);
-        table.iter().zip(&hashes).for_each(|(&block, &hash)| pool.register(block, hash));
-        pool.release(&table);
+        table.iter().zip(&hashes).for_each(|(&block, &hash)| pool.register_block(block, hash));
+        pool.release_blocks(&table);
         assert_eq!(taken(&mut pool, 3), [4, 5, 3], "fresh blocks first, then the chain's tail");
         assert_eq!(pool.lookup(hashes[2]), None);
         assert_eq!(pool.lookup(hashes[0]), Some(1));
@@ -263,11 +333,11 @@ mod tests {
 
     #[test]
     fn a_hit_takes_a_free_block_out_of_the_queue_and_keeps_its_contents() {
-        let mut pool = BlockPool::new(3);
+        let mut pool = BlockPool::new(3, 16);
         let table = taken(&mut pool, 1);
         let hash = hashes(1)[0];
-        pool.register(1, hash);
-        pool.release(&table);
+        pool.register_block(1, hash);
+        pool.release_blocks(&table);
         pool.touch(&[1]);
         assert_eq!(pool.free(), 1);
         assert_eq!(taken(&mut pool, 1), [2]);
@@ -276,16 +346,15 @@ mod tests {
 
     #[test]
     fn of_equal_blocks_the_first_registered_is_hit_until_it_is_evicted() {
-        let mut pool = BlockPool::new(4);
+        let mut pool = BlockPool::new(4, 16);
         let table = taken(&mut pool, 3);
         let hash = hashes(1)[0];
         for block in [2, 1, 3] {
-            pool.register(block, hash);
+            pool.register_block(block, hash);
         }
         assert_eq!(pool.lookup(hash), Some(2));
-        pool.release(&[2]);
+        pool.release_blocks(&[2]);
         taken(&mut pool, 1);
         assert_eq!(pool.lookup(hash), Some(1));
-        pool.assert_consistent([&table[..]].into_iter());
     }
 }

@@ -1,48 +1,21 @@
 //! What a request may have: vLLM's `KVCacheManager` for one full-attention group
-//! (v1/core/kv_cache_manager.py, v1/core/single_type_kv_cache_manager.py, 0.32).
+//! (v1/core/kv_cache_manager.py, v1/core/single_type_kv_cache_manager.py, 0.32), over any [`Pool`].
 
-use crate::kv::block_pool::{BlockId, BlockPool};
-use crate::prompt::{BlockHash, Content, HashChain, Prompt};
+use super::{Hit, Pool, TokenSource};
 
 /// The KV side of one request.
 #[derive(Clone, Debug)]
-pub struct Chain {
-    /// Blocks held, in order of position.
-    table: Vec<BlockId>,
-    /// How many leading blocks of the table are registered; `None` before the first allocation.
+pub struct Holding<P: Pool> {
+    chain: P::Chain,
+    /// How many leading blocks are registered; `None` before the first of them.
     registered: Option<u32>,
-    /// Hashes of all full blocks of known tokens.
-    hashes: Vec<BlockHash>,
-    hasher: HashChain,
 }
 
-impl Chain {
-    /// The chain of a request that holds nothing yet.
+impl<P: Pool> Holding<P> {
+    /// The blocks held.
     #[must_use]
-    pub fn new(block_tokens: u32, adapter: Option<u32>, salt: u64) -> Self {
-        Self {
-            table: Vec::new(),
-            registered: None,
-            hashes: Vec::new(),
-            hasher: HashChain::new(block_tokens, adapter, salt),
-        }
-    }
-
-    /// Hashes the blocks that became full now that `known` tokens are known.
-    pub fn learn(&mut self, prompt: &Prompt, output: Content, known: u32) {
-        self.hasher.extend(&mut self.hashes, prompt, output, known);
-    }
-
-    /// Block ids held, in order of position.
-    #[must_use]
-    pub fn table(&self) -> &[BlockId] {
-        &self.table
-    }
-
-    /// Hashes of the full blocks of known tokens, in order of position.
-    #[must_use]
-    pub fn hashes(&self) -> &[BlockHash] {
-        &self.hashes
+    pub fn chain(&self) -> &P::Chain {
+        &self.chain
     }
 }
 
@@ -63,32 +36,33 @@ pub struct Demand {
 
 /// Hands out KV blocks to the requests of one replica.
 #[derive(Clone, Debug)]
-pub struct KvManager {
-    pool: BlockPool,
+pub struct KvManager<P: Pool> {
+    pool: P,
     block_tokens: u32,
     prefix_caching: bool,
     max_model_len: u32,
-    /// Blocks of the prefix hit found last.
-    hits: Vec<BlockId>,
+    /// The prefix hit found last.
+    hit: Hit,
 }
 
-impl KvManager {
+impl<P: Pool> KvManager<P> {
     /// A manager of `num_blocks` blocks (the null block included) of `block_tokens` tokens.
     #[must_use]
     pub fn new(num_blocks: u32, block_tokens: u32, prefix_caching: bool, max_model_len: u32) -> Self {
-        Self {
-            pool: BlockPool::new(num_blocks),
-            block_tokens,
-            prefix_caching,
-            max_model_len,
-            hits: Vec::new(),
-        }
+        let pool = P::new(num_blocks, block_tokens);
+        Self { pool, block_tokens, prefix_caching, max_model_len, hit: Hit::default() }
     }
 
     /// The pool itself.
     #[must_use]
-    pub fn pool(&self) -> &BlockPool {
+    pub fn pool(&self) -> &P {
         &self.pool
+    }
+
+    /// The holding of a request that has nothing yet.
+    #[must_use]
+    pub fn holding(&mut self, tokens: &TokenSource) -> Holding<P> {
+        Holding { chain: self.pool.chain(tokens), registered: None }
     }
 
     /// Finds the longest cached prefix of a request that holds nothing, and keeps it for the
@@ -96,80 +70,67 @@ impl KvManager {
     ///
     /// At most `known - 1` tokens: the last one must be computed to have logits. A fully cached prompt of
     /// 64 tokens hits 48.
-    pub fn find_prefix(&mut self, chain: &Chain, known: u32) -> u32 {
-        self.hits.clear();
-        if self.prefix_caching {
-            let longest = (known - 1) / self.block_tokens;
-            let hashes = &chain.hashes[..longest as usize];
-            self.hits.extend(hashes.iter().map_while(|&hash| self.pool.lookup(hash)));
-        }
-        self.hits.len() as u32 * self.block_tokens
+    pub fn find_prefix(&mut self, holding: &mut Holding<P>, known: u32) -> u32 {
+        self.hit = if self.prefix_caching {
+            self.pool.find(&mut holding.chain, (known - 1) / self.block_tokens, known)
+        } else {
+            Hit::default()
+        };
+        self.hit.blocks * self.block_tokens
     }
 
     /// Forgets the prefix found last: what follows allocates for a running request.
     pub fn no_prefix(&mut self) {
-        self.hits.clear();
+        self.hit = Hit::default();
     }
 
-    /// Whether a block is cached here. Changes nothing.
-    #[must_use]
-    pub fn holds(&self, hash: BlockHash) -> bool {
-        self.prefix_caching && self.pool.lookup(hash).is_some()
-    }
-
-    /// Gives `chain` the found prefix and blocks for the tokens of this step, and registers the blocks that
+    /// Gives `holding` the found prefix and blocks for the tokens of this step, and registers the blocks that
     /// this step fills: a request admitted later in the same step already hits them. `false`, and nothing
     /// changed, when the free blocks do not suffice.
-    pub fn allocate(&mut self, chain: &mut Chain, demand: &Demand) -> bool {
-        let total = demand.computed + self.hits.len() as u32 * self.block_tokens;
+    pub fn allocate(&mut self, holding: &mut Holding<P>, demand: &Demand) -> bool {
+        let total = demand.computed + self.hit.blocks * self.block_tokens;
         let available = self.pool.free();
         if demand.full_sequence {
             let whole = demand.known.min(self.max_model_len);
-            if self.blocks_needed(chain, whole) + demand.spare_blocks > available {
+            if self.blocks_needed(holding, whole) + demand.spare_blocks > available {
                 return false;
             }
         }
         let slots = (total + demand.new).min(self.max_model_len);
-        if self.blocks_needed(chain, slots) + demand.spare_blocks > available {
+        if self.blocks_needed(holding, slots) + demand.spare_blocks > available {
             return false;
         }
-        if chain.registered.is_none() && !self.hits.is_empty() {
-            self.pool.touch(&self.hits);
-            chain.table.extend_from_slice(&self.hits);
-            chain.registered = Some(self.hits.len() as u32);
+        if holding.registered.is_none() && self.hit.blocks > 0 {
+            self.pool.attach(&mut holding.chain);
+            holding.registered = Some(self.hit.blocks);
         }
-        let missing = slots.div_ceil(self.block_tokens).saturating_sub(chain.table.len() as u32);
-        self.pool.take(missing, &mut chain.table);
-        self.register(chain, (total + demand.new).min(demand.known));
+        let missing = slots.div_ceil(self.block_tokens).saturating_sub(self.pool.held(&holding.chain));
+        if missing > 0 {
+            self.pool.take(&mut holding.chain, missing);
+        }
+        self.register(holding, (total + demand.new).min(demand.known), demand.known);
         true
     }
 
-    /// Registers every block of `chain` that `tokens` computed tokens fill.
-    pub fn register(&mut self, chain: &mut Chain, tokens: u32) {
-        if !self.prefix_caching {
-            return;
-        }
-        let (done, full) = (chain.registered.unwrap_or(0), tokens / self.block_tokens);
-        for k in done..full {
-            self.pool.register(chain.table[k as usize], chain.hashes[k as usize]);
-        }
-        if full > done {
-            chain.registered = Some(full);
+    /// Registers every block that `tokens` computed tokens fill; `known` tokens are known.
+    pub fn register(&mut self, holding: &mut Holding<P>, tokens: u32, known: u32) {
+        let (done, full) = (holding.registered.unwrap_or(0), tokens / self.block_tokens);
+        if self.prefix_caching && full > done {
+            self.pool.register(&mut holding.chain, done, full, known);
+            holding.registered = Some(full);
         }
     }
 
-    /// Takes back all blocks of `chain`.
-    pub fn release(&mut self, chain: &mut Chain) {
-        self.pool.release(&chain.table);
-        chain.table.clear();
-        chain.registered = None;
+    /// Takes back all blocks of a request.
+    pub fn release(&mut self, holding: &mut Holding<P>) {
+        self.pool.release(&mut holding.chain);
+        holding.registered = None;
     }
 
-    /// Blocks that leave the free queue so that `chain` can hold `tokens` tokens: new ones, and hit blocks
+    /// Blocks that leave the free queue so that a request can hold `tokens` tokens: new ones, and hit blocks
     /// that nobody else references.
-    fn blocks_needed(&self, chain: &Chain, tokens: u32) -> u32 {
-        let owned = (self.hits.len() + chain.table.len()) as u32;
-        let revived = self.hits.iter().filter(|&&block| self.pool.refs(block) == 0).count() as u32;
-        tokens.div_ceil(self.block_tokens).saturating_sub(owned) + revived
+    fn blocks_needed(&self, holding: &Holding<P>, tokens: u32) -> u32 {
+        let owned = self.hit.blocks + self.pool.held(&holding.chain);
+        tokens.div_ceil(self.block_tokens).saturating_sub(owned) + self.hit.unreferenced
     }
 }
