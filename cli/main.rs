@@ -37,12 +37,24 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let result = std::panic::catch_unwind(|| match command {
         Command::Simulate(args) => simulate::run(&args),
         Command::Catalog(args) => catalog::run(&args),
         Command::Schema(args) => schema::run(&args),
-    };
-    result.unwrap_or_else(|error| report(&error))
+    });
+    match result {
+        Ok(result) => result.unwrap_or_else(|error| report(&error)),
+        // What broke, and where, is on stderr already.
+        Err(_) => bug(),
+    }
+}
+
+fn bug() -> ExitCode {
+    eprintln!(
+        "This is a bug of Forerun: please report it with the scenario, the seed and `forerun --version`."
+    );
+    ExitCode::from(BUG)
 }
 
 /// Tells the user what went wrong, and the shell by which code.
@@ -57,10 +69,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
         }
         Some(Error::Internal(_)) => {
             eprintln!("forerun: {error}");
-            eprintln!(
-                "This is a bug of Forerun: please report it with the scenario, the seed and `forerun --version`."
-            );
-            ExitCode::from(BUG)
+            bug()
         }
         Some(Error::Input(_)) | None => {
             eprintln!("forerun: {error:#}");

@@ -1,1 +1,903 @@
-//! Tests.
+//! Wrong input: exit code 2, one message that names the place and the mend, and nothing written.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use forerun_planner::assemble::assemble;
+use forerun_planner::scenario::read::{self, Loaded};
+use proptest::prelude::*;
+
+use crate::support::Folder;
+
+/// A workload of a few requests.
+const SMALL: &str = "workload: {preset: azure-conv, requests: 5}\n";
+
+/// Runs `forerun simulate` with `args`, which must be refused with a message that has all `parts`.
+#[track_caller]
+fn refused(folder: &Folder, args: &[&str], parts: &[&str]) {
+    let before = folder.names();
+    let all = [&["simulate"], args, &["--format", "json", "--outcomes", "out.csv"]].concat();
+    let run = folder.run(&all);
+    let stderr = run.stderr.as_str();
+    let context = format!("{args:?}: {stderr}");
+    assert_eq!(run.code, Some(2), "{context}");
+    assert_eq!(run.stdout, "", "{context}");
+    assert!(!stderr.contains("panicked"), "{context}");
+    // The command line's own errors have a usage below them.
+    if !stderr.starts_with("error: ") {
+        assert!(stderr.starts_with("forerun: ") && stderr.ends_with('\n'), "{context}");
+        assert_eq!(stderr.lines().count(), 1, "{context}");
+        assert!(stderr.len() < 4000, "{args:?}: a message of {} bytes", stderr.len());
+    }
+    for part in parts {
+        assert!(stderr.contains(part), "{part:?} is not in: {context}");
+    }
+    assert_eq!(folder.names(), before, "{context}");
+}
+
+/// Scenarios that must be refused, each with the parts of its message.
+#[track_caller]
+fn scenarios_refused(cases: &[(&str, &[&str])]) {
+    for (text, parts) in cases {
+        let folder = Folder::with_scenario(text);
+        refused(&folder, &["scenario.yaml"], &[&["scenario.yaml: "], *parts].concat());
+    }
+}
+
+/// The same, for keys beside the workload of [`SMALL`].
+#[track_caller]
+fn keys_refused(cases: &[(&str, &[&str])]) {
+    let folder = Folder::new();
+    for (text, parts) in cases {
+        folder.write("scenario.yaml", format!("{SMALL}{text}\n"));
+        refused(&folder, &["scenario.yaml"], &[&["scenario.yaml: "], *parts].concat());
+    }
+}
+
+/// The same, for keys within the workload.
+#[track_caller]
+fn workloads_refused(cases: &[(&str, &[&str])]) {
+    let folder = Folder::new();
+    for (text, parts) in cases {
+        folder.write("scenario.yaml", format!("workload: {{preset: azure-conv, {text}}}\n"));
+        refused(&folder, &["scenario.yaml"], &[&["scenario.yaml: "], *parts].concat());
+    }
+}
+
+#[test]
+fn text_that_is_no_scenario_is_refused_at_its_line() {
+    scenarios_refused(&[
+        ("", &["is empty", "workload"]),
+        ("\n \n", &["is empty"]),
+        ("# nothing\n", &["there is no `workload`"]),
+        ("null\n", &["1:1", "a map is expected here"]),
+        ("hello\n", &["1:1", "a map is expected here"]),
+        ("- a\n- b\n", &["1:1", "a map is expected here"]),
+        ("workload: {preset: azure-co", &["1:11", "unclosed"]),
+        ("workload:\n\tpreset: azure-conv\n", &["2:2", "tabs"]),
+        ("workload: {preset: \"azure-conv\n", &["scenario.yaml: "]),
+        ("workload: {preset: azure-conv\0}\n", &["1:30"]),
+        ("  preset: azure-conv\nworkload:\n", &["scenario.yaml: "]),
+        ("workload: {preset: a, preset: b}\n", &["1:23", "`preset`", "twice", "keep one"]),
+        ("model: x\nworkload: {preset: a}\nmodel: y\n", &["3:1", "`model`", "twice"]),
+        ("workload: {preset: a}\n---\nmodel: x\n", &["second document", "remove"]),
+        ("workload: *w\n", &["1:11"]),
+        ("workload: {preset: !!binary \"x\"}\n", &["scenario.yaml: "]),
+    ]);
+}
+
+#[test]
+fn a_scenario_that_is_not_text_or_too_large_is_refused() {
+    let folder = Folder::new();
+    folder.write("scenario.yaml", b"workload: {preset: azure-conv}\n# M\xfcller\n");
+    refused(&folder, &["scenario.yaml"], &["scenario.yaml: line 2 is not UTF-8", "save"]);
+    folder.write("scenario.yaml", "#".repeat(5 << 20));
+    refused(&folder, &["scenario.yaml"], &["scenario.yaml: has more than 4194304 bytes"]);
+    folder.write("scenario.yaml", b"\x1f\x8b\x08\x00\xff\xfe garbage \x00\x01");
+    refused(&folder, &["scenario.yaml"], &["not UTF-8"]);
+    if cfg!(unix) {
+        refused(&folder, &["/dev/zero"], &["/dev/zero: has more than"]);
+        refused(&folder, &["/dev/null"], &["/dev/null: is empty"]);
+    }
+}
+
+#[test]
+fn yaml_bombs_are_refused_in_bounded_memory() {
+    let levels = (1..12).map(|level| {
+        let parts = vec![format!("{{weight: 1, law: *l{}}}", level - 1); 9].join(", ");
+        format!("        - {{weight: 1, law: &l{level} {{mix: [{parts}]}}}}\n")
+    });
+    let aliases = format!(
+        "workload:\n  synthetic:\n    arrival: {{poisson: {{rate: 1}}}}\n    output_tokens: 3\n    input_tokens:\n      mix:\n        \
+         - {{weight: 1, law: &l0 {{sum: [1, 2]}}}}\n{}",
+        levels.collect::<String>()
+    );
+    let nested = |open: &str, close: &str, depth: usize| {
+        let law = format!("{}3{}", open.repeat(depth), close.repeat(depth));
+        format!(
+            "workload: {{synthetic: {{arrival: {{poisson: {{rate: 1}}}}, output_tokens: 3, input_tokens: {law}}}}}\n"
+        )
+    };
+    scenarios_refused(&[
+        (&aliases, &["more values than any scenario has", "aliases"]),
+        (&nested("{clip: {law: ", "}}", 2000), &["nested deeper", "flatten"]),
+        (&nested("{sum: [", "]}", 5000), &["scenario.yaml: 1:", "nested deeper"]),
+        (&format!("workload: {}", "[".repeat(100_000)), &["1:11"]),
+        (&format!("workload: {}", "{a: ".repeat(100_000)), &["1:1"]),
+        (&format!("{SMALL}model: {}\n", "x".repeat(3_000_000)), &["`model: xxx", "catalog"]),
+        (&format!("{SMALL}{}: 1\n", "x".repeat(1000)), &["2:1", "unknown key"]),
+    ]);
+}
+
+#[test]
+fn an_unknown_key_is_told_the_nearest_known_one() {
+    keys_refused(&[
+        ("modle: x", &["2:1", "unknown key `modle`", "did you mean `model`?"]),
+        ("engine: {max_num_sqs: 5}", &["2:10", "`max_num_sqs`", "`max_num_seqs`"]),
+        ("pools: [{replica: 5}]", &["2:10", "`replica`", "did you mean `replicas`?"]),
+        ("slo: {ttft_p98: 2s}", &["2:7", "did you mean `ttft_p99`?"]),
+        ("slo: {classes: {batch: {ttftt: 2s}}}", &["did you mean `ttft`?"]),
+        ("overhead: {gatway: 2ms}", &["did you mean `gateway`?"]),
+        ("run: {sed: 2}", &["did you mean `seed`?"]),
+        ("router: {prest: random}", &["did you mean `preset`?"]),
+        ("cost: {gpu_hour_us: 1}", &["did you mean `gpu_hour_usd`?"]),
+        ("zzz: 1", &["unknown key `zzz`", "known here: model"]),
+    ]);
+    workloads_refused(&[
+        ("lop: open", &["`lop`", "did you mean `loop`?"]),
+        ("loop: {closd: 3}", &["did you mean `closed`?"]),
+        ("client: {time_out: 3s}", &["did you mean `timeout`?"]),
+    ]);
+}
+
+#[test]
+fn an_unknown_name_is_told_the_nearest_known_one() {
+    keys_refused(&[
+        ("model: Qwen/Qwen3-14", &["pools.0", "did you mean `Qwen/Qwen3-14B`?", "config.json"]),
+        ("pools: [{gpu: h100-smx}]", &["pools.0", "did you mean `h100-sxm`?"]),
+        ("router: {preset: round-robbin}", &["did you mean `round-robin`?"]),
+        ("dtype: fp9", &["2:8", "`fp9`", "bf16"]),
+        ("engine: {scheduling_policy: lifo}", &["`lifo`", "fcfs, priority"]),
+        (
+            "cost: {gpu_hour_usd: {h100-smx: 2, h100-sxm: 1}}",
+            &["cost.gpu_hour_usd", "did you mean `h100-sxm`?"],
+        ),
+        ("pools: [{role: decoder}]", &["`decoder`", "both"]),
+    ]);
+    scenarios_refused(&[
+        ("workload: {preset: azure-cov}\n", &["`azure-cov`", "did you mean `azure-conv`?"]),
+        ("workload: {preset: azure-conv, stop: never}\n", &["`never`", "eos"]),
+        ("workload: {trace: a.csv, format: mooncke}\n", &["`mooncke`", "mooncake"]),
+    ]);
+}
+
+#[test]
+fn what_is_published_but_not_modelled_says_so() {
+    let not_modelled = "is not modelled by this version";
+    keys_refused(&[
+        ("tiers: {cpu: {capacity: 200GiB, bandwidth: 50GB/s}}", &["2:1", "`tiers`", not_modelled]),
+        ("fabric: {bandwidth: 25GB/s}", &["`fabric`", not_modelled]),
+        ("split: {by: session}", &["`split`", not_modelled]),
+        ("faults: {}", &["`faults`", not_modelled]),
+        ("cache: warm", &["`cache`", not_modelled]),
+        ("lora: {adapters: 64}", &["`lora`", not_modelled]),
+        ("autoscaling: {}", &["`autoscaling`", not_modelled]),
+        ("kv_cache_dtype: fp8", &["`kv_cache_dtype`", not_modelled]),
+        ("router: {epp: epp.yaml}", &["`epp`", not_modelled]),
+        ("run: {replications: 4}", &["`replications`", not_modelled]),
+        ("pools: [{role: prefill}]", &["pools.0", "role: both", "not modelled"]),
+        ("pools: [{role: decode}]", &["pools.0", "role: both", "not modelled"]),
+        ("dtype: fp8", &["bf16"]),
+    ]);
+}
+
+#[test]
+fn a_fleet_that_could_not_exist_is_refused_with_one_that_could() {
+    keys_refused(&[
+        (
+            "model: meta-llama/Llama-3.1-70B",
+            &[
+                "does not fit h100-sxm",
+                "exceed",
+                "GiB that vLLM may use by",
+                "it fits with `tensor_parallel: 2`",
+            ],
+        ),
+        ("engine: {gpu_memory_utilization: 0.01}", &["does not fit", "no tensor_parallel"]),
+        ("pools: [{replicas: 0}]", &["pools.0", "`replicas` is 0", "at least 1"]),
+        ("pools: []", &["`pools` is empty", "for example"]),
+        ("pools: [{tensor_parallel: 0}]", &["pools.0", "`tensor_parallel: 0`", "use one of 1, 2"]),
+        ("pools: [{tensor_parallel: 3}]", &["`tensor_parallel: 3`", "32 attention heads", "use one of 1, 2"]),
+        ("pools: [{tensor_parallel: 4000000000}]", &["use one of 1, 2"]),
+        ("pools: [{replicas: 4000000000}]", &["at most 16384"]),
+        (
+            "pools: [{replicas: 99999999999999999999}]",
+            &["2:20", "`99999999999999999999` is not a whole number"],
+        ),
+        ("pools: [{name: a}, {name: a}]", &["two pools are called `a`", "rename"]),
+        ("pools: [{name: pool2}, {}]", &["two pools are called `pool2`"]),
+        ("pools: [{name: ''}]", &["pools.0", "`name: `", "1 to 100 characters"]),
+        ("pools: [{name: \"a\\nb\"}]", &["control character"]),
+        ("engine: {num_gpu_blocks: 4000000000}", &["KV blocks: at most", "lower"]),
+        ("engine: {num_gpu_blocks: 1000000}\npools: [{replicas: 16384}]", &["KV blocks: at most", "lower"]),
+        ("engine: {num_gpu_blocks: 1}", &["leave none to use"]),
+        ("engine: {num_gpu_blocks: 0}", &["leave none to use"]),
+        ("cost: {gpu_hour_usd: -1}", &["`cost.gpu_hour_usd` is -1"]),
+        ("cost: {gpu_hour_usd: {h200-sxm: 3}}", &["no price for h100-sxm", "add one"]),
+    ]);
+}
+
+#[test]
+fn engine_arguments_that_contradict_each_other_are_refused() {
+    keys_refused(&[
+        ("engine: {max_model_len: 4000000}", &["pools.0", "`max_model_len` (4000000)", "to at most"]),
+        ("engine: {max_num_batched_tokens: 100, max_num_seqs: 200}", &["(100)", "`max_num_seqs` (200)"]),
+        ("engine: {enable_chunked_prefill: false}", &["chunked prefill", "max_model_len", "raise the one"]),
+        ("engine: {max_num_active_seqs: 5000}", &["`max_num_active_seqs` (5000)", "lower the one"]),
+        ("engine: {block_size: 0}", &["`block_size` is 0", "from 1 to 4096"]),
+        ("engine: {block_size: 4294967295}", &["from 1 to 4096"]),
+        ("engine: {max_num_seqs: 0}", &["`max_num_seqs` is 0"]),
+        ("engine: {max_num_batched_tokens: 0}", &["is 0"]),
+        ("engine: {max_model_len: 0}", &["`max_model_len` is 0"]),
+        ("engine: {max_loras: 0}", &["`max_loras` is 0"]),
+        ("engine: {max_num_queued_reqs: 0}", &["`max_num_queued_reqs` is 0"]),
+        ("engine: {max_num_seqs: -1}", &["2:24", "`-1` is not a whole number"]),
+        ("engine: {max_num_seqs: 1.5}", &["`1.5` is not a whole number"]),
+        ("engine: {max_num_seqs: many}", &["`many` is not a whole number"]),
+        ("engine: {max_num_seqs: 4294967295, max_num_batched_tokens: 4294967295}", &["does not fit"]),
+        ("engine: {gpu_memory_utilization: 0}", &["`gpu_memory_utilization` is 0", "at most 1"]),
+        ("engine: {gpu_memory_utilization: 1.5}", &["`gpu_memory_utilization` is 1.5"]),
+        ("engine: {gpu_memory_utilization: .nan}", &["NaN"]),
+        ("engine: {watermark: 1}", &["`watermark` is 1"]),
+        ("engine: {watermark: -0.1}", &["`watermark` is -0.1"]),
+        ("engine: {enable_prefix_caching: perhaps}", &["2:33", "`perhaps` is not true or false"]),
+        ("engine: [1]", &["2:9", "a map is expected"]),
+        ("pools: {gpu: h100-sxm}", &["2:8", "a list is expected"]),
+        ("pools: [5]", &["2:9", "a map is expected"]),
+    ]);
+}
+
+#[test]
+fn limits_times_and_seeds_out_of_range_are_refused() {
+    keys_refused(&[
+        ("run: {horizon: 10s, warm_up: 20s}", &["run.horizon", "run.warm_up", "raise the one"]),
+        ("run: {horizon: 0s}", &["nothing would be observed"]),
+        ("run: {seed: -1}", &["2:13", "`-1` is not a whole number"]),
+        ("run: {seed: 1.5}", &["`1.5` is not a whole number"]),
+        ("run: {warm_up: 200000d}", &["2:16", "146 years"]),
+        ("slo: {attainment: 2}", &["`slo.attainment` is 2", "0.95"]),
+        ("slo: {attainment: .nan}", &["NaN"]),
+        ("slo: {ttft: fast}", &["2:13", "`fast` is not a length of time", "30s"]),
+        ("slo: {ttft: .nan}", &["2:13", "`.nan` is not a finite number"]),
+        ("slo: {ttft: -1s}", &["2:13", "at least 0"]),
+        ("slo: {ttft: 5 parsecs}", &["`5 parsecs`", "write for example"]),
+        ("overhead: {gateway: 500y}", &["`500y` is not a length of time"]),
+        ("overhead: {gateway: 53000d}", &["`overhead.gateway`", "at most 1h"]),
+        ("overhead: {engine_per_step: 53000d}", &["`overhead.engine_per_step`", "at most 1s"]),
+        ("overhead: {engine_per_request: 2s}", &["at most 1s"]),
+    ]);
+}
+
+#[test]
+fn a_workload_that_contradicts_itself_is_refused() {
+    scenarios_refused(&[
+        ("model: Qwen/Qwen3-14B\n", &["there is no `workload`", "`trace`"]),
+        ("workload:\n", &["there is no `workload`"]),
+        ("workload: {}\n", &["names nothing to run", "give `trace`"]),
+        ("workload: 5\n", &["1:11"]),
+        ("workload: {preset: azure-conv, trace: x.csv}\n", &["both a trace and a preset", "keep one"]),
+        ("workload: {trace: [1, 2]}\n", &["1:19", "text is expected"]),
+    ]);
+    let whole = "is not a whole number";
+    workloads_refused(&[
+        ("requests: 99999999999999999999", &["1:42", whole]),
+        ("requests: -1", &["`-1`", whole]),
+        ("requests: 0", &["`workload.requests` is 0"]),
+        ("requests: 1.5", &["`1.5`", whole]),
+        ("rate: 1e400", &["1:38", "`1e400` is not"]),
+        ("rate: -1", &["`workload.rate` is -1"]),
+        ("rate: .nan", &["NaN"]),
+        ("rate: .inf", &["inf"]),
+        ("rate: 0", &["`workload.rate` is 0"]),
+        ("duration: 5 parsecs", &["1:42", "`5 parsecs`"]),
+        ("duration: -3s", &["at least 0"]),
+        ("duration: 1e400", &["`1e400` is not a finite number"]),
+        ("duration: 0s", &["nothing would be sent"]),
+        ("scale: thin", &["`workload.scale` is for traces"]),
+        ("format: mooncake", &["is for traces"]),
+        ("columns: {a: b}", &["is for traces"]),
+        ("loop: closed", &["`closed` is not a loop", "{closed: 256}"]),
+        ("loop: {closed: 0}", &["1:39", "a whole number from 1"]),
+        ("loop: {closed: 2, users: 3}", &["with just these keys"]),
+        ("loop: {users: 3}", &["{users: 500, think: 20s}"]),
+        ("loop: {closed: 2000000}", &["at most 1000000"]),
+        ("loop: {closed: 2}, rate: 5", &["has no effect in a closed loop"]),
+        ("client: {retries: 2}", &["no `client.timeout`"]),
+        ("client: {timeout: 0}", &["`client.timeout` is 0"]),
+        ("client: {timeout: 5s, retries: 4000000000}", &["at most 100"]),
+    ]);
+}
+
+#[test]
+fn laws_that_cannot_be_drawn_from_are_refused() {
+    let folder = Folder::new();
+    let check = |key: &str, cases: &[(&str, &[&str])]| {
+        for (law, parts) in cases {
+            let mut keys =
+                vec![("arrival", "{poisson: {rate: 20}}"), ("input_tokens", "100"), ("output_tokens", "10")];
+            keys.retain(|(name, _)| *name != key);
+            keys.push((key, law));
+            let lines: String = keys.iter().map(|(name, law)| format!("    {name}: {law}\n")).collect();
+            folder.write("scenario.yaml", format!("workload:\n  requests: 5\n  synthetic:\n{lines}"));
+            refused(&folder, &["scenario.yaml"], &[&["scenario.yaml: "], *parts].concat());
+        }
+    };
+    check(
+        "input_tokens",
+        &[
+            ("-5", &["6:19", "`-5` is not a number of tokens", "write for example"]),
+            ("0", &["`input_tokens`", "less than 0.5"]),
+            ("1e400", &["`1e400` is not a finite number"]),
+            ("99999999999999999999", &["is not a number of tokens"]),
+            ("30s", &["`30s` is not a number of tokens"]),
+            ("true", &["6:", "expected a law"]),
+            ("[1, 2]", &["expected a law"]),
+            ("{logormal: {median: 900, sigma: 1}}", &["6:20", "did you mean `lognormal`?"]),
+            ("{lognormal: {median: 900}}", &["6:32", "`sigma`"]),
+            ("{lognormal: {median: 900, sigma: -1}}", &["`input_tokens`", "`sigma` is -1"]),
+            ("{lognormal: {median: 900, sigma: 1, mu: 2}}", &["unknown key `mu`"]),
+            ("{gamma: {mean: 10, cv: 1}, uniform: {min: 1, max: 2}}", &["`gamma` and `uniform`", "keep one"]),
+            ("{uniform: {min: 10, max: 5}}", &["`min` 10 is above `max` 5"]),
+            ("{weibull: {shape: 0, scale: 5}}", &["`shape` is 0"]),
+            ("{empirical: []}", &["lists no value"]),
+            ("{empirical: none.csv}", &["none.csv"]),
+            ("{mix: []}", &["nothing to choose from"]),
+            ("{mix: [{weight: 0, law: 3}]}", &["weights are above 0"]),
+            ("{sum: []}", &["lists no law"]),
+        ],
+    );
+    check(
+        "arrival",
+        &[
+            ("20", &["{poisson: {rate: 20}}"]),
+            ("{poison: {rate: 20}}", &["6:15", "did you mean `poisson`?"]),
+            ("{poisson: {rate: 0}}", &["`rate` is 0"]),
+            ("{poisson: {}}", &["missing field `rate`"]),
+            ("{gamma: {rate: 20, cv: -1}}", &["`cv` is -1"]),
+        ],
+    );
+    check("shared_prefix", &[("{groups: 0, tokens: 10}", &["`shared_prefix.groups`"])]);
+    check("adapters", &[("{count: 4000000000}", &["`adapters`", "at most"])]);
+    check(
+        "sessions",
+        &[
+            ("{turns: 0, think: 3s}", &["7:23", "from 1 to 1000"]),
+            ("{turns: 3}", &["missing field `think`"]),
+            ("{turns: 3, think: -3s}", &["7:33", "at least 0"]),
+            ("{turns: {beta_geometric: [1]}, think: 3s}", &["length 1"]),
+        ],
+    );
+}
+
+#[test]
+fn overrides_that_lead_nowhere_are_refused_by_their_text() {
+    let folder = Folder::with_scenario(SMALL);
+    let cases: [(&str, &[&str]); 21] = [
+        ("model", &["there is no `=`", "write for example"]),
+        ("=x", &["a part of the path is empty"]),
+        ("a..b=1", &["a part of the path is empty"]),
+        ("modle=x", &["unknown key `modle`", "did you mean `model`?"]),
+        ("pools.0.replica=3", &["did you mean `replicas`?"]),
+        ("tiers={cpu: 1}", &["`tiers` is not modelled by this version"]),
+        ("router.epp=x", &["`epp` is not modelled by this version"]),
+        ("model.name=x", &["expected a string"]),
+        ("pools.5.gpu=x", &["`5` is not an index"]),
+        ("pools.x=1", &["expected a list"]),
+        ("pools.0.replicas=-1", &["expected a whole number from 0"]),
+        ("pools.0.replicas=many", &["expected a whole number from 0"]),
+        ("model=[1", &["the value cannot be read"]),
+        ("model=[1, 2]", &["expected a string"]),
+        ("workload.duration=5x", &["`5x` is not a length of time"]),
+        ("workload.rate=.nan", &["the value cannot be read"]),
+        ("workload.rate=1e400", &["the value cannot be read"]),
+        ("run.seed=99999999999999999999", &["expected a whole number from 0"]),
+        ("workload.loop={closed: 0}", &["expected a whole number from 1"]),
+        ("workload.synthetic={}", &["missing field `arrival`"]),
+        ("pools.18446744073709551616.gpu=x", &["--set"]),
+    ];
+    for (text, parts) in cases {
+        refused(&folder, &["scenario.yaml", "--set", text], &[&["--set ", text], parts].concat());
+    }
+    refused(&folder, &["scenario.yaml", "--set", "workload="], &["there is no `workload`"]);
+    refused(
+        &folder,
+        &["scenario.yaml", "--set", "workload.preset=azure-cov"],
+        &["did you mean `azure-conv`?"],
+    );
+}
+
+#[test]
+fn flags_that_are_wrong_or_contradict_each_other_are_refused() {
+    let folder = Folder::with_scenario(SMALL);
+    let cases: [(&[&str], &[&str]); 18] = [
+        (&["--trace", "x.csv", "--preset", "y"], &["--trace", "--preset"]),
+        (&["--replicas", "0"], &["`replicas` is 0"]),
+        (&["--replicas", "x"], &["--replicas"]),
+        (&["--replicas", "-1"], &["-1"]),
+        (&["--rate", "nan"], &["--rate", "finite"]),
+        (&["--rate", "inf"], &["--rate", "finite"]),
+        (&["--rate", "-1"], &["`workload.rate` is -1"]),
+        (&["--rate", "0"], &["`workload.rate` is 0"]),
+        (&["--seed", "1.5"], &["--seed"]),
+        (&["--nonsense"], &["--nonsense"]),
+        (&["second.yaml"], &["second.yaml"]),
+        (&["--router", "least"], &["did you mean `least-requests`?"]),
+        (&["--gpu", "h100-smx"], &["did you mean `h100-sxm`?"]),
+        (&["--model", "none.json"], &["none.json"]),
+        (&["--model", "."], &["`model: .`", "config.json"]),
+        (&["--preset", "azure-cov"], &["did you mean `azure-conv`?"]),
+        (&["--trace", "none.csv"], &["none.csv"]),
+        (&["--assert-slo"], &["--assert-slo", "attainment"]),
+    ];
+    for (args, parts) in cases {
+        refused(&folder, &[&["scenario.yaml"], args].concat(), parts);
+    }
+    for args in
+        [&["nonsense"][..], &["schema", "nonsense"], &["catalog", "--format", "xml"], &["simulate", ""], &[]]
+    {
+        assert_eq!(folder.run(args).code, Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let folder = Folder::with_scenario(SMALL);
+    fs::create_dir(folder.path("folder")).expect("a writable folder");
+    refused(&folder, &["none.yaml"], &["none.yaml: "]);
+    refused(&folder, &["folder"], &["folder: is a folder"]);
+    refused(&folder, &["none/none.yaml"], &["none/none.yaml: "]);
+    refused(&folder, &["scenario.yaml", "--trace", "folder"], &["folder", "is a directory"]);
+    refused(&folder, &["scenario.yaml", "--trace", "scenario.yaml/x"], &["scenario.yaml/x"]);
+    for (config, parts) in [
+        ("", &["config.json"][..]),
+        ("{", &["config.json"]),
+        ("[]", &["config.json"]),
+        ("{}", &["config.json"]),
+        ("{\"hidden_size\": -1}", &["config.json"]),
+        ("{\"architectures\": [\"MambaForCausalLM\"], \"model_type\": \"mamba\"}", &["config.json"]),
+    ] {
+        folder.write("config.json", config);
+        refused(&folder, &["scenario.yaml", "--model", "config.json"], parts);
+    }
+    folder.write("config.json", [0xff; 100]);
+    refused(&folder, &["scenario.yaml", "--model", "config.json"], &["config.json"]);
+    folder.write("config.json", "x".repeat(2 << 20));
+    refused(&folder, &["scenario.yaml", "--model", "config.json"], &["at most 1 MiB"]);
+    if cfg!(unix) {
+        refused(&folder, &["scenario.yaml", "--trace", "/dev/zero"], &["/dev/zero", "not a regular file"]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_without_permission_is_named() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::with_scenario(SMALL);
+    fs::set_permissions(folder.path("scenario.yaml"), fs::Permissions::from_mode(0o0)).expect("our own file");
+    // The superuser reads everything.
+    if fs::read(folder.path("scenario.yaml")).is_err() {
+        refused(&folder, &["scenario.yaml"], &["scenario.yaml: "]);
+    }
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused_and_nothing_is_left() {
+    let folder = Folder::with_scenario(SMALL);
+    fs::create_dir(folder.path("folder")).expect("a writable folder");
+    let before = folder.names();
+    let cases = [
+        ("none/out.csv", "the folder none does not exist: make it first"),
+        ("folder", "is a folder"),
+        (".", "is a folder"),
+    ];
+    for (path, why) in cases {
+        let run = folder.run(&["simulate", "scenario.yaml", "--outcomes", path]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{path}");
+        assert!(run.stderr.contains(path) && run.stderr.contains(why), "{}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+        assert_eq!(folder.names(), before);
+    }
+}
+
+const HEADER: &str = "arrival_s,input_tokens,output_tokens\n";
+const TURNS: &str = "arrival_s,input_tokens,output_tokens,session,turn,think_s\n";
+
+/// Traces that must be refused: name, content, parts of the message after the file's name.
+#[track_caller]
+fn traces_refused(cases: &[(&str, &[u8], &[&str])]) {
+    let folder = Folder::with_scenario("workload: {trace: to-be-named}\n");
+    for (name, content, parts) in cases {
+        folder.write(name, content);
+        refused(&folder, &["scenario.yaml", "--trace", name], &[&[*name], *parts].concat());
+    }
+}
+
+fn rows(header: &str, rows: &str) -> Vec<u8> {
+    format!("{header}{rows}").into_bytes()
+}
+
+#[test]
+fn tables_with_a_wrong_row_are_refused_at_its_line() {
+    let refused = |cases: &[(&str, &str, &[&str])]| {
+        for (header, body, parts) in cases {
+            traces_refused(&[("trace.csv", &rows(header, body), parts)]);
+        }
+    };
+    refused(&[
+        (HEADER, "0,1,1\n-1,100,5\n", &[":3: `arrival_s`", "not negative"]),
+        (HEADER, "0,1,1\n\n0,0,5\n", &[":4: no input tokens", "leave such rows out"]),
+        (
+            "arrival_s,input_tokens,output_tokens\r\n",
+            "0,1,1\r\n\r\n0,1,1\r\n0,0,5\r\n",
+            &[":5: no input tokens"],
+        ),
+        (HEADER, "0,1,1\n0,0,5", &[":3: no input tokens"]),
+        (
+            "arrival_s,input_tokens,output_tokens,tenant\n",
+            "0,1,1,\"a\nb\"\n0,0,1,c\n",
+            &[":4: no input tokens"],
+        ),
+        (HEADER, "0,5,-5\n", &[":2: `output_tokens`", "a whole number of tokens"]),
+        (HEADER, "0,5.5,5\n", &[":2: `input_tokens`"]),
+        (HEADER, "nan,5,5\n", &[":2: `arrival_s`", "finite"]),
+        (HEADER, "inf,5,5\n", &[":2: `arrival_s`", "finite"]),
+        (HEADER, "1e400,5,5\n", &[":2: `arrival_s`", "finite"]),
+        (HEADER, "soon,5,5\n", &[":2: `arrival_s`", "a number is needed"]),
+        (HEADER, "1,99999999999999999999,5\n", &[":2: `input_tokens`", "16777216"]),
+        (HEADER, "1,16777217,5\n", &[":2: `input_tokens`", "16777216"]),
+        (HEADER, "99999999999999999999,5,5\n", &[":2: `arrival_s`", "units"]),
+        (HEADER, "1700000000000,5,5\n", &[":2: `arrival_s`", "is the unit right?"]),
+        (HEADER, "0,5,5\n2024-05-10T00:00:00Z,5,5\n", &[":3: `arrival_s`", "use one of them"]),
+        (HEADER, "2024-13-40T00:00:00Z,5,5\n", &[":2: `arrival_s`", "2024-05-10T00:00:00.25Z"]),
+        (HEADER, "0,5,5\n1,5,5\n2,5", &[":4: 2 fields where the header has 3"]),
+        (HEADER, "0,5,5,7\n", &[":2: 4 fields where the header has 3"]),
+        (HEADER, ",5,5\n", &[":2: `arrival_s` is empty"]),
+        (HEADER, "0,,5\n", &[":2: `input_tokens` is empty"]),
+        ("arival_s,input_tokens,output_tokens\n", "0,1,1\n", &[":1: no column `arrival_s`", "did you mean"]),
+        ("arrival_s,input_tokens,input_tokens\n", "0,1,1\n", &[":1:", "\"input_tokens\" twice"]),
+        (TURNS, "0,5,5,a,1,\n1,5,5,a,1,\n", &[":3: turn 1 of session `a` is there twice"]),
+        (TURNS, "0,5,5,a,1,\n,5,5,a,3,2\n", &[":3: turn 3 of session `a`", "which the trace lacks"]),
+        (TURNS, "0,5,5,a,0,\n", &[":2: `turn` is 0", "count from 1"]),
+        (TURNS, "0,5,5,a,1,\n,5,5,a,2,-2\n", &[":3: `think_s`", "not negative"]),
+        ("arrival_s,input_tokens,output_tokens,max_tokens\n", "0,5,5,0\n", &[":2: `max_tokens` is 0"]),
+        (
+            "arrival_s,input_tokens,output_tokens,prefix_group,prefix_tokens\n",
+            "0,5,5,a,10\n",
+            &[":2: `prefix_tokens` is 10", "more than"],
+        ),
+        (
+            "arrival_s,input_tokens,output_tokens,block_hashes\n",
+            "0,5,5,\"[1]\"\n",
+            &[":2:", "`block_tokens`"],
+        ),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "x,1,1\n", &[":2: `TIMESTAMP`"]),
+    ]);
+}
+
+#[test]
+fn json_lines_with_a_wrong_row_are_refused_at_its_line() {
+    let good = "{\"arrival_s\": 0, \"input_tokens\": 5, \"output_tokens\": 5}\n";
+    let deep = format!("{{\"arrival_s\": {}", "[".repeat(100_000));
+    let cases: [(&str, &[&str]); 10] = [
+        (
+            "{\"arrival_s\": 1, \"arrival_s\": 2, \"input_tokens\": 5}\n",
+            &[":2: ", "`arrival_s` is there twice"],
+        ),
+        ("{\"arrival_s\": 1, \"input", &[":2: not a JSON object"]),
+        ("5\n", &[":2: not a JSON object"]),
+        ("{\"arrival_s\": 1, \"output_tokens\": 5}\n", &[":2: no column `input_tokens`"]),
+        ("{\"arrival_s\": 1, \"input_tokens\": \"5\", \"output_tokens\": 5}\n", &[":2: `input_tokens`"]),
+        ("{\"arrival_s\": 1, \"input_tokens\": 5e9, \"output_tokens\": 5}\n", &[":2: `input_tokens`"]),
+        (
+            "{\"arrival_s\": -1, \"input_tokens\": 5, \"output_tokens\": 5}\n",
+            &[":2: `arrival_s`", "not negative"],
+        ),
+        ("{\"arrival_s\": 1e400, \"input_tokens\": 5, \"output_tokens\": 5}\n", &[":2: "]),
+        ("{\"arrival_s\": true, \"input_tokens\": 5, \"output_tokens\": 5}\n", &[":2: `arrival_s`"]),
+        (&deep, &[":2: not a JSON object"]),
+    ];
+    for (row, parts) in cases {
+        traces_refused(&[("trace.jsonl", &rows(good, row), parts)]);
+    }
+    traces_refused(&[
+        ("array.json", b"[{\"a\": 1}]", &[":1: a JSON array", "one object per line"]),
+        (
+            "mooncake.jsonl",
+            b"{\"timestamp\": 0, \"input_length\": 5000, \"output_length\": 5, \"hash_ids\": [1]}\n",
+            &[":1:", "`hash_ids` has 1", "`block_tokens`"],
+        ),
+        (
+            "negative.jsonl",
+            b"{\"timestamp\": -5, \"input_length\": 500, \"output_length\": 5, \"hash_ids\": [1]}\n",
+            &[":1: `timestamp`", "not negative"],
+        ),
+    ]);
+}
+
+#[test]
+fn files_that_are_no_trace_are_refused() {
+    traces_refused(&[
+        ("empty.csv", b"", &["holds no requests"]),
+        ("blank.csv", b"\n\n\n", &["holds no requests"]),
+        ("header.csv", HEADER.as_bytes(), &["holds no requests"]),
+        ("scenario-as-trace.csv", SMALL.as_bytes(), &[":1: no column `arrival_s`"]),
+        ("binary.csv", &[0xde, 0xad, 0xbe, 0xef, 0x00, 0xff, 0x0a, 0x80], &[":1: not UTF-8 text"]),
+        ("nul.csv", b"arrival_s,input_tokens,output_tokens\n0,\x005,5\n", &[":2:", "NUL"]),
+        ("latin.csv", b"arrival_s,input_tokens,output_tokens,tenant\n0,5,5,M\xfcller\n", &[":2:", "UTF-8"]),
+        ("utf16.csv", b"\xff\xfea\x00r\x00", &["UTF-16", "save it as UTF-8"]),
+        ("zip.csv", b"PK\x03\x04aaaa", &["zip", "decompress"]),
+        ("table.parquet", b"PAR1aaaa", &["Parquet"]),
+        ("broken.zst", b"\x28\xb5\x2f\xfd\xff\xff\xff\xff\xff\xff", &["the file is truncated"]),
+    ]);
+}
+
+fn gzip(parts: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    parts.for_each(|part| encoder.write_all(&part).expect("memory takes it"));
+    encoder.finish().expect("memory takes it")
+}
+
+#[test]
+fn compressed_traces_that_are_cut_off_or_explode_are_refused_in_bounded_memory() {
+    let numbers = (0..3000_u32).map(|n| format!("{n},{},5\n", n * 7919 % 3001 + 1).into_bytes());
+    let whole = gzip(std::iter::once(HEADER.as_bytes().to_vec()).chain(numbers));
+    let garbage = [&whole[..whole.len() / 2], &[0x55; 400]].concat();
+    // One line of 2 GiB, and one quoted field of 2 GiB: far more than the process may have.
+    let blow = |head: &[u8]| {
+        let block = gzip(std::iter::once(vec![b'a'; 64 << 20]));
+        let members = std::iter::repeat_n(block, 32).flatten();
+        gzip(std::iter::once(head.to_vec())).into_iter().chain(members).collect::<Vec<u8>>()
+    };
+    let quote = blow(&rows(HEADER, "0,5,5\n\""));
+    traces_refused(&[
+        ("cut.csv.gz", &whole[..whole.len() / 2], &["the file is truncated", "copy it again"]),
+        ("garbage.csv.gz", &garbage, &[]),
+        ("bomb.csv.gz", &blow(b""), &[":1: a line longer than 8 MiB"]),
+        ("quote.csv.gz", &quote, &[":3: a line longer than 8 MiB", "quote"]),
+    ]);
+}
+
+#[test]
+fn columns_and_units_that_do_not_fit_the_trace_are_refused() {
+    let folder = Folder::new();
+    folder.write("trace.csv", "send_time_us,input_tokens,output_tokens\n0,5,5\n");
+    folder.write("plain.csv", rows(HEADER, "0,5,5\n"));
+    folder.write(
+        "mooncake.jsonl",
+        "{\"timestamp\": 0, \"input_length\": 9, \"output_length\": 5, \"hash_ids\": [1]}\n",
+    );
+    let cases: [(&str, &[&str]); 9] = [
+        ("trace: trace.csv, columns: {arrival_s: send_time_us}", &["`units: {arrival_s: us}`"]),
+        ("trace: trace.csv, columns: {arival_s: send_time_us}", &["did you mean `arrival_s`?"]),
+        ("trace: plain.csv, columns: {tenant: customer}", &["`customer`", "arrival_s, input_tokens"]),
+        ("trace: plain.csv, units: {arrival_s: minutes}", &["`minutes`", "s, ms, us, ns"]),
+        ("trace: plain.csv, units: {turn: s}", &["`turn`", "arrival_s and think_s"]),
+        ("trace: plain.csv, format: mooncake", &["plain.csv:1", "CSV"]),
+        ("trace: mooncake.jsonl, format: azure", &["mooncake.jsonl:1", "JSON"]),
+        ("trace: mooncake.jsonl, units: {arrival_s: ms}", &["`units:`", "mooncake"]),
+        ("trace: mooncake.jsonl, block_tokens: 0", &["`block_tokens`", "from 1"]),
+    ];
+    for (workload, parts) in cases {
+        folder.write("scenario.yaml", format!("workload: {{{workload}}}\n"));
+        refused(&folder, &["scenario.yaml"], parts);
+    }
+}
+
+#[test]
+fn a_trace_of_one_row_and_one_that_is_not_sorted_are_right() {
+    let folder = Folder::with_scenario("workload: {trace: trace.csv}\n");
+    folder.write("trace.csv", rows(HEADER, "5,100,1"));
+    assert_eq!(folder.scenario_outcomes().len(), 1);
+    folder.write("trace.csv", rows(HEADER, "5,100,3\n1,100,2\n9,100,1\n"));
+    let outcomes = folder.scenario_outcomes();
+    let order: Vec<_> = outcomes.iter().map(|o| (o.nanos("arrival_s"), o.nanos("output_tokens"))).collect();
+    assert_eq!(order, [(0, 2), (4_000_000_000, 3), (8_000_000_000, 1)]);
+}
+
+/// A valid scenario that uses most of the format; its runs are not of interest here.
+const VALID: &str = "\
+model: Qwen/Qwen3-8B
+dtype: bf16
+workload:
+  synthetic:
+    arrival: {gamma: {rate: 20, cv: 2}}
+    input_tokens: {mix: [{weight: 1, law: 900}, {weight: 2, law: {lognormal: {median: 90, sigma: 0.8}}}]}
+    output_tokens: {clip: {law: {exponential: {mean: 40}}, min: 1, max: 90}}
+    shared_prefix: {groups: 15, tokens: 600, users_per_group: 5, zipf: 0}
+    sessions: {turns: {beta_geometric: [3.39, 1.01]}, think: {lognormal: {median: 30s, sigma: 1}}}
+    adapters: {count: 64, zipf: 1.2}
+  requests: 20
+  loop: {users: 5, think: 20s}
+  client: {timeout: 300s, retries: 2}
+slo: {ttft: 2s, tpot: 50ms, attainment: 0.95, classes: {batch: {e2e: 1h}}}
+engine: {max_num_batched_tokens: 8192, max_num_seqs: 256, num_gpu_blocks: 9000, watermark: 0.01}
+pools:
+  - {name: small, role: both, gpu: h100-sxm, tensor_parallel: 2, replicas: 3}
+  - {name: large, gpu: h200-sxm, engine: {max_loras: 3}}
+router: {preset: random}
+overhead: {gateway: 2ms, api_server: 5ms}
+cost: {gpu_hour_usd: {h100-sxm: 2.5, h200-sxm: 3}}
+run: {seed: 1, warm_up: 60s, horizon: 2h}
+";
+
+const VALID_TRACE: &str = "\
+arrival_s,input_tokens,output_tokens,id,tenant,session,turn,think_s,priority,max_tokens,block_hashes,block_tokens
+0,100,5,a,acme,s,1,,0,,\"[1,2]\",64
+0.5,200,7,b,acme,,,,1,50,,
+1.25,300,9,c,,s,2,,-1,,\"[1,2,3]\",128
+,400,9,d,,s,3,2.5,0,,,
+9e0,100,5,e,\"x, y\",t,1,,0,7,,
+";
+
+/// Values that have broken parsers before.
+const HOSTILE: [&str; 24] = [
+    "-1",
+    "0",
+    ".nan",
+    ".inf",
+    "1e400",
+    "99999999999999999999",
+    "4294967295",
+    "4294967296",
+    "\"\"",
+    "null",
+    "~",
+    "true",
+    "[]",
+    "{}",
+    "&a [*a]",
+    "*a",
+    "!!binary x",
+    "<<",
+    "\u{0}",
+    "\u{feff}",
+    "\t",
+    "\u{1f600}",
+    "- -",
+    "'",
+];
+
+/// One change of a text.
+#[derive(Clone, Debug)]
+enum Change {
+    Flip(prop::sample::Index, u8),
+    Cut(prop::sample::Index),
+    Swap(prop::sample::Index, prop::sample::Index),
+    Drop(prop::sample::Index),
+    Double(prop::sample::Index),
+    Replace(prop::sample::Index, &'static str),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let place = any::<prop::sample::Index>;
+    prop_oneof![
+        2 => (place(), any::<u8>()).prop_map(|(at, byte)| Change::Flip(at, byte)),
+        1 => place().prop_map(Change::Cut),
+        1 => (place(), place()).prop_map(|(a, b)| Change::Swap(a, b)),
+        1 => place().prop_map(Change::Drop),
+        1 => place().prop_map(Change::Double),
+        4 => (place(), prop::sample::select(&HOSTILE[..])).prop_map(|(at, value)| Change::Replace(at, value)),
+    ]
+}
+
+fn changed(text: &[u8], change: &Change) -> Vec<u8> {
+    let mut bytes = text.to_vec();
+    if bytes.is_empty() {
+        return bytes;
+    }
+    let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    match change {
+        Change::Flip(at, byte) => {
+            let at = at.index(bytes.len());
+            bytes[at] = *byte;
+            return bytes;
+        }
+        Change::Cut(at) => return bytes[..at.index(bytes.len())].to_vec(),
+        Change::Swap(a, b) => lines.swap(a.index(text_lines(text)), b.index(text_lines(text))),
+        Change::Drop(at) => {
+            lines.remove(at.index(text_lines(text)));
+        }
+        Change::Double(at) => {
+            let at = at.index(lines.len());
+            lines.insert(at, lines[at]);
+        }
+        Change::Replace(at, value) => {
+            // A token: what stands between two separators.
+            let separator = |byte: &u8| b" ,:{}[]\n\"".contains(byte);
+            let at = at.index(bytes.len());
+            let start = bytes[..at].iter().rposition(separator).map_or(0, |place| place + 1);
+            let end = bytes[at..].iter().position(separator).map_or(bytes.len(), |length| at + length);
+            bytes.splice(start..end, value.bytes());
+            return bytes;
+        }
+    }
+    lines.concat()
+}
+
+fn text_lines(text: &[u8]) -> usize {
+    text.split_inclusive(|byte| *byte == b'\n').count()
+}
+
+fn mutated(text: &'static str) -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(change(), 1..4).prop_map(move |changes| {
+        changes.iter().fold(text.as_bytes().to_vec(), |text, change| changed(&text, change))
+    })
+}
+
+/// What the command does before it simulates, and the first requests of what it would simulate.
+fn read_and_assemble(text: &str, base: &Path) -> Result<(), String> {
+    use forerun_sim::source::Source as _;
+    let scenario = read::parse(text, &[]).map_err(|e| e.to_string())?;
+    let loaded = Loaded { scenario, base: base.to_owned(), name: "scenario.yaml".into() };
+    let assembled = assemble(&loaded).map_err(|e| e.to_string())?;
+    let mut source = assembled.workload.source(assembled.seed).map_err(|e| e.to_string())?;
+    for _ in 0..20 {
+        if source.pop().map_err(|e| e.to_string())?.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_scenario_and_the_trace_that_are_mutated_are_right() {
+    let folder = Folder::new();
+    read_and_assemble(VALID, &folder.path("")).expect("a valid scenario");
+    folder.write("trace.csv", VALID_TRACE);
+    read_and_assemble("workload: {trace: trace.csv}\n", &folder.path("")).expect("a valid trace");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1500) })]
+
+    #[test]
+    fn a_mutated_scenario_is_accepted_or_refused_in_one_line(bytes in mutated(VALID)) {
+        let text = String::from_utf8_lossy(&bytes);
+        if let Err(message) = read_and_assemble(&text, Path::new("")) {
+            prop_assert!(!message.is_empty() && !message.contains('\n') && message.len() < 4000, "{}", message);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1500) })]
+
+    #[test]
+    fn a_mutated_trace_is_accepted_or_refused_in_one_line(bytes in mutated(VALID_TRACE)) {
+        let folder = Folder::new();
+        folder.write("trace.csv", bytes);
+        if let Err(message) = read_and_assemble("workload: {trace: trace.csv}\n", &folder.path("")) {
+            prop_assert!(message.contains("trace.csv") && !message.contains('\n'), "{}", message);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]
+
+    #[test]
+    fn the_command_ends_with_0_or_2_on_mutated_files(scenario in mutated(VALID), trace in mutated(VALID_TRACE)) {
+        let folder = Folder::new();
+        folder.write("scenario.yaml", scenario);
+        folder.write("trace.csv", trace);
+        // The horizon keeps runs short whatever the mutation made of the workload.
+        let short = ["--set", "workload.requests=20", "--set", "run.horizon=2h", "--set", "run.warm_up="];
+        for args in [&["simulate", "scenario.yaml"][..], &["simulate", "--trace", "trace.csv"]] {
+            let run = folder.run(&[args, &short].concat());
+            prop_assert!(matches!(run.code, Some(0 | 2)), "{:?}: {}", run.code, run.stderr);
+            prop_assert!(run.code == Some(0) || run.stdout.is_empty());
+            prop_assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+        }
+    }
+}

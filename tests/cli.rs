@@ -1,1 +1,599 @@
-//! Tests.
+//! The `forerun` command as its users run it: what it prints, writes and returns.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use forerun_planner::scenario::read;
+use serde_json::{Value, json};
+
+use crate::support::{Folder, Outcome, Run, conforms, table, wait};
+
+/// A small run on two replicas.
+const SMALL: &str = "
+model: Qwen/Qwen3-8B
+workload:
+  requests: 60
+  synthetic:
+    arrival: {poisson: {rate: 20}}
+    input_tokens: {lognormal: {median: 400, sigma: 0.8}}
+    output_tokens: {uniform: {min: 1, max: 40}}
+pools: [{name: vllm, replicas: 2}]
+";
+
+/// A workload of `count` requests of fixed lengths at `rate` per second.
+fn fixed(count: u32, rate: f64, input: u32, output: u32) -> String {
+    format!(
+        "model: Qwen/Qwen3-8B\nworkload:\n  requests: {count}\n  synthetic:\n    arrival: {{constant: {{rate: {rate}}}}}\n    \
+         input_tokens: {input}\n    output_tokens: {output}\n"
+    )
+}
+
+fn requests(summary: &Value, what: &str) -> u64 {
+    summary["requests"][what].as_u64().unwrap_or_else(|| panic!("requests.{what} of {summary}"))
+}
+
+/// Arrived requests have ended in one of four ways, each of them once.
+fn assert_accounted(summary: &Value) {
+    let ended = ["completed", "failed", "rejected", "unfinished"].map(|what| requests(summary, what));
+    assert_eq!(requests(summary, "arrived"), ended.iter().sum::<u64>(), "{}", summary["requests"]);
+}
+
+/// What of a line does not depend on what serves it.
+fn demand(outcomes: &[Outcome]) -> Vec<[&str; 4]> {
+    let columns = ["id", "arrival_s", "input_tokens", "output_tokens"];
+    let mut rows: Vec<_> = outcomes.iter().map(|o| columns.map(|column| o.text(column))).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// The most requests in flight at any time.
+fn in_flight_most(outcomes: &[Outcome]) -> usize {
+    let mut changes: Vec<(i64, i64)> =
+        outcomes.iter().flat_map(|o| [(o.nanos("arrival_s"), 1), (o.nanos("finished_s"), -1)]).collect();
+    // One that ends makes room for one that starts at the same time.
+    changes.sort_unstable();
+    let mut now = 0;
+    let most = changes.iter().map(|(_, change)| {
+        now += change;
+        now
+    });
+    most.max().unwrap_or(0) as usize
+}
+
+fn stable(mut summary: Value) -> Value {
+    let simulation = summary["simulation"].as_object_mut().expect("a section");
+    assert!(simulation.remove("wall_s").is_some() && simulation.remove("requests_per_wall_s").is_some());
+    summary
+}
+
+#[test]
+fn without_arguments_the_built_in_scenario_runs_and_every_request_is_accounted_for() {
+    let folder = Folder::new();
+    let summary = folder.summary(&[]);
+    assert_accounted(&summary);
+    assert!(requests(&summary, "completed") > 1000);
+    let built_in = read::parse(read::BUILT_IN, &[]).expect("the built-in scenario is right");
+    let sent = built_in.workload.and_then(|workload| workload.requests);
+    assert_eq!(Some(requests(&summary, "arrived") + requests(&summary, "warm_up")), sent);
+    assert!(summary["kv"]["duplicate_prefill_tokens"].as_u64() > Some(0));
+    assert!(folder.names().is_empty(), "nothing is written that was not asked for");
+}
+
+#[test]
+fn the_same_run_gives_the_same_bytes() {
+    let folder = Folder::with_scenario(SMALL);
+    let run =
+        |file: &str| stable(folder.summary(&["scenario.yaml", "--router", "random", "--outcomes", file]));
+    assert_eq!(run("a.csv").to_string(), run("b.csv").to_string());
+    assert_eq!(folder.read("a.csv"), folder.read("b.csv"));
+    stable(folder.summary(&["scenario.yaml", "--seed", "2", "--outcomes", "c.csv"]));
+    assert_ne!(folder.read("a.csv"), folder.read("c.csv"), "another seed is another run");
+}
+
+#[test]
+fn a_change_of_router_or_fleet_leaves_the_demand_as_it_is() {
+    let folder = Folder::with_scenario(SMALL);
+    let base = folder.scenario_outcomes();
+    for change in [
+        ["--router", "random"],
+        ["--router", "least-requests"],
+        ["--replicas", "5"],
+        ["--set", "engine.max_num_seqs=1"],
+        ["--model", "Qwen/Qwen3-14B"],
+        ["--gpu", "h200-sxm"],
+    ] {
+        let changed = folder.outcomes(&["scenario.yaml", change[0], change[1]]);
+        assert_eq!(demand(&base), demand(&changed), "{change:?}");
+    }
+}
+
+#[test]
+fn flags_override_the_scenario_and_set_overrides_flags() {
+    let folder = Folder::with_scenario(SMALL);
+    let replicas = |args: &[&str]| {
+        let summary = folder.summary(&[&["scenario.yaml"], args].concat());
+        summary["replicas"].as_array().expect("a list").len()
+    };
+    assert_eq!(replicas(&[]), 2);
+    assert_eq!(replicas(&["--replicas", "3"]), 3);
+    assert_eq!(replicas(&["--set", "pools.0.replicas=4"]), 4);
+    assert_eq!(replicas(&["--replicas", "3", "--set", "pools.0.replicas=4"]), 4);
+    assert_eq!(replicas(&["--set", "pools.1={name: more, replicas: 1}"]), 3);
+    assert_eq!(folder.summary(&["scenario.yaml", "--seed", "9"])["seed"], 9);
+    assert_eq!(requests(&folder.summary(&["scenario.yaml", "--set", "workload.requests=7"]), "arrived"), 7);
+    let slow = folder.outcomes(&["scenario.yaml", "--rate", "2"]);
+    let fast = folder.outcomes(&["scenario.yaml"]);
+    let last = |outcomes: &[Outcome]| outcomes.iter().map(|o| o.nanos("arrival_s")).max();
+    assert!(last(&slow) > last(&fast));
+    let preset = folder.summary(&["scenario.yaml", "--preset", "azure-code"]);
+    assert_eq!(requests(&preset, "arrived"), 60, "the workload's other keys stay");
+}
+
+#[test]
+fn the_summary_has_every_key_of_its_format() {
+    let summary = Folder::with_scenario(SMALL).summary(&["scenario.yaml"]);
+    assert_eq!(summary["schema"], "forerun/summary/v1");
+    let rates = ["requests_per_s", "input_tokens_per_s", "output_tokens_per_s"];
+    let latency = ["mean", "p50", "p90", "p95", "p99", "max"];
+    let sections: [(&str, &[&str]); 15] = [
+        ("/requests", &["arrived", "completed", "failed", "rejected", "unfinished", "good"]),
+        ("/ttft_ms", &latency),
+        ("/tpot_ms", &latency),
+        ("/itl_ms", &latency),
+        ("/e2e_ms", &latency),
+        ("/queue_ms", &latency),
+        ("/throughput", &rates),
+        ("/throughput/with_drain", &rates),
+        ("/goodput", &["requests_per_s", "attainment"]),
+        ("/kv", &["prompt_tokens", "duplicate_prefill_tokens", "hit_rate", "preemptions"]),
+        ("/kv/hit_tokens", &["gpu", "cpu", "disk", "shared"]),
+        (
+            "/latency_ms_by_cause",
+            &[
+                "router_queue",
+                "engine_queue_slots",
+                "engine_queue_kv",
+                "engine_queue_budget",
+                "own_prefill",
+                "transfer",
+                "decode",
+                "stalled_by_others_prefill",
+            ],
+        ),
+        ("/failures", &["ttl", "timeout", "shed", "too_long", "fault"]),
+        ("/replicas/0", &["name", "busy_fraction", "steps", "kv_usage_mean", "requests"]),
+        ("/simulation", &["virtual_s", "wall_s", "steps", "requests_per_wall_s"]),
+    ];
+    for (section, keys) in sections {
+        for key in keys {
+            let value = summary.pointer(&format!("{section}/{key}"));
+            assert!(value.is_some_and(|v| v.is_number() || v.is_string()), "{section}/{key} is {value:?}");
+        }
+    }
+    for (key, is) in [("by_tenant", "{"), ("by_class", "{"), ("by_pool", "{"), ("warnings", "[")] {
+        assert!(summary[key].to_string().starts_with(is), "{key}");
+    }
+    for key in ["gpu_hours", "usd", "usd_per_million_output_tokens"] {
+        assert!(summary["cost"].get(key).is_some(), "cost.{key}");
+    }
+}
+
+fn schema(name: &str) -> Value {
+    let run = Folder::new().run(&["schema", name]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    serde_json::from_str(&run.stdout).expect("a schema is JSON")
+}
+
+#[test]
+fn summaries_conform_to_their_published_schema() {
+    let schema = schema("summary");
+    let folder = Folder::with_scenario(SMALL);
+    let slo = "slo={ttft: 2s, tpot: 50ms, attainment: 0.9, ttft_p99: 3s}";
+    let cost = "cost={gpu_hour_usd: 2.5}";
+    for args in
+        [&["--set", slo, "--set", cost][..], &["--set", "run.warm_up=1d"], &["--set", "run.horizon=1s"]]
+    {
+        let summary = folder.summary(&[&["scenario.yaml"], args].concat());
+        conforms(&schema, &schema, &summary).unwrap_or_else(|why| panic!("{args:?}: {why}"));
+        assert_accounted(&summary);
+    }
+    let nonsense = json!({"schema": "forerun/summary/v1", "seed": -1});
+    assert!(conforms(&schema, &schema, &nonsense).is_err(), "the check can fail");
+}
+
+/// YAML files of the repository that are scenarios.
+fn scenarios() -> Vec<std::path::PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files =
+        ["examples", "planner/scenarios"].iter().filter_map(|folder| fs::read_dir(root.join(folder)).ok());
+    let paths = files.flatten().map(|entry| entry.expect("a readable folder").path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect()
+}
+
+#[test]
+fn every_scenario_of_the_repository_conforms_to_the_schema_and_runs() {
+    let schema = schema("scenario");
+    let paths = scenarios();
+    assert!(!paths.is_empty());
+    for path in paths {
+        let text = fs::read_to_string(&path).expect("a readable scenario");
+        let scenario = read::parse(&text, &[]).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let scenario = serde_json::to_value(&scenario).expect("scenarios are JSON");
+        conforms(&schema, &schema, &scenario).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+        let name = path.to_str().expect("UTF-8");
+        assert_accounted(&Folder::new().summary(&[name, "--set", "workload.requests=200"]));
+    }
+}
+
+#[test]
+fn outcomes_have_the_columns_of_their_format_in_order() {
+    let folder = Folder::with_scenario(SMALL);
+    assert_eq!(folder.scenario_outcomes().len(), 60);
+    let csv = folder.read("outcomes.csv");
+    let start = "id,arrival_s,tenant,session,turn,input_tokens,output_tokens,cached_tokens,prefill_replica,replica,\
+                 model,adapter,class,scheduled_s,first_token_s,finished_s,ttft_ms,tpot_ms,e2e_ms,transfer_ms,\
+                 cached_gpu_tokens,cached_cpu_tokens,cached_disk_tokens,cached_shared_tokens,preemptions,status,reason";
+    assert!(csv.starts_with(start), "{}", csv.lines().next().unwrap_or_default());
+    assert_eq!(folder.names(), ["outcomes.csv", "scenario.yaml"], "no temporary file is left");
+}
+
+#[test]
+fn the_causes_of_every_latency_sum_to_it() {
+    let folder = Folder::with_scenario(SMALL);
+    // Few blocks and slots, so that requests wait for both and are preempted.
+    let tight =
+        "engine={num_gpu_blocks: 130, max_model_len: 2000, max_num_seqs: 8, max_num_batched_tokens: 512}";
+    let outcomes = folder.outcomes(&["scenario.yaml", "--rate", "200", "--set", tight, "--replicas", "1"]);
+    let causes = [
+        "overhead_ms",
+        "router_queue_ms",
+        "engine_queue_step_ms",
+        "engine_queue_slots_ms",
+        "engine_queue_kv_ms",
+        "engine_queue_budget_ms",
+        "engine_queue_lora_ms",
+        "own_prefill_ms",
+        "transfer_ms",
+        "decode_ms",
+        "stalled_by_others_prefill_ms",
+    ];
+    for outcome in outcomes.iter().filter(|o| o.text("status") == "completed") {
+        let sum: i64 = causes.iter().map(|cause| outcome.nanos(cause)).sum();
+        assert_eq!(sum, outcome.nanos("e2e_ms"), "{outcome:?}");
+    }
+    let waited = |cause: &str| outcomes.iter().any(|o| o.nanos(cause) > 0);
+    assert!(waited("engine_queue_kv_ms") || waited("engine_queue_slots_ms"));
+}
+
+#[test]
+fn an_outcomes_file_is_a_trace_with_the_same_requests() {
+    let folder = Folder::with_scenario(SMALL);
+    let first = folder.scenario_outcomes();
+    fs::rename(folder.path("outcomes.csv"), folder.path("recorded.csv")).expect("a writable folder");
+    let again = folder.outcomes(&["scenario.yaml", "--trace", "recorded.csv"]);
+    assert_eq!(first.len(), again.len());
+    // A trace starts with its first request.
+    let start = first.iter().map(|o| o.nanos("arrival_s")).min().expect("requests");
+    let mut recorded: Vec<_> = first.iter().map(|o| (o.nanos("arrival_s") - start, o.text("id"))).collect();
+    let mut replayed: Vec<_> = again.iter().map(|o| (o.nanos("arrival_s"), o.text("id"))).collect();
+    recorded.sort_unstable();
+    replayed.sort_unstable();
+    assert_eq!(recorded, replayed);
+}
+
+#[test]
+fn an_slo_that_is_asserted_decides_the_exit_code() {
+    let folder = Folder::with_scenario(SMALL);
+    let code = |args: &[&str]| folder.run(&[&["simulate", "scenario.yaml"], args].concat()).code;
+    let slo = |limit: &str| format!("slo={{ttft: {limit}, attainment: 0.95}}");
+    let (missed, held) = (slo("1ns"), slo("1h"));
+    assert_eq!(code(&["--set", &missed, "--assert-slo"]), Some(1));
+    assert_eq!(code(&["--set", &held, "--assert-slo"]), Some(0));
+    assert_eq!(code(&["--set", &missed]), Some(0), "an SLO that is not asserted is only reported");
+    assert_eq!(code(&["--set", "slo={e2e_p99: 1ms}", "--assert-slo"]), Some(1));
+    assert_eq!(code(&["--set", "slo={e2e_p99: 1h}", "--assert-slo"]), Some(0));
+}
+
+#[test]
+fn piped_output_is_plain_text_of_80_columns() {
+    let folder = Folder::with_scenario(SMALL);
+    for args in [&["simulate", "scenario.yaml"][..], &["catalog"]] {
+        let Run { code, stdout, stderr } = folder.run(args);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
+        assert!(!stdout.chars().any(|c| c.is_control() && c != '\n'), "no escape codes, no carriage returns");
+        for line in stdout.lines() {
+            assert!(line.chars().count() <= 80, "{args:?}: {line:?} is wider than 80 columns");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let folder = Folder::new();
+    for args in [&["catalog", "--format", "json"][..], &["schema", "scenario"], &["simulate"]] {
+        let mut child = folder.spawn(args);
+        drop(child.stdout.take());
+        let code = wait(&mut child, args);
+        let mut stderr = String::new();
+        child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("UTF-8");
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[test]
+fn a_turn_arrives_when_the_turn_before_has_ended_and_its_user_has_thought() {
+    let folder = Folder::with_scenario(
+        "model: Qwen/Qwen3-8B\nworkload:\n  requests: 60\n  synthetic:\n    arrival: {poisson: {rate: 2}}\n    \
+         input_tokens: 300\n    output_tokens: 30\n    sessions: {turns: 4, think: 750ms}\n",
+    );
+    let outcomes = folder.scenario_outcomes();
+    let turns: BTreeMap<_, _> = outcomes.iter().map(|o| ((o.text("session"), o.nanos("turn")), o)).collect();
+    let mut later = 0;
+    for ((session, turn), outcome) in &turns {
+        if *turn > 1 {
+            let before = turns[&(*session, turn - 1)];
+            assert_eq!(outcome.nanos("arrival_s"), before.nanos("finished_s") + 750_000_000);
+            let history = before.nanos("input_tokens") + before.nanos("output_tokens");
+            assert!(outcome.nanos("input_tokens") > history, "a prompt contains what was said before");
+            assert!(outcome.nanos("cached_tokens") > 0, "and finds it in the cache");
+            later += 1;
+        }
+    }
+    assert!(later > 10);
+}
+
+#[test]
+fn a_closed_loop_keeps_exactly_so_many_requests_in_flight() {
+    let folder = Folder::with_scenario(&fixed(60, 1.0, 500, 20));
+    for most in [1, 7] {
+        let closed = format!("workload.loop={{closed: {most}}}");
+        let outcomes = folder.outcomes(&["scenario.yaml", "--set", &closed]);
+        assert_eq!(outcomes.len(), 60);
+        assert_eq!(in_flight_most(&outcomes), most);
+    }
+}
+
+#[test]
+fn users_send_one_request_after_another_and_think_between() {
+    let folder = Folder::with_scenario(&fixed(60, 1.0, 500, 20));
+    let outcomes = folder.outcomes(&["scenario.yaml", "--set", "workload.loop={users: 5, think: 2s}"]);
+    assert_eq!(outcomes.len(), 60);
+    assert!(in_flight_most(&outcomes) <= 5);
+    let ends: Vec<i64> = outcomes.iter().map(|o| o.nanos("finished_s")).collect();
+    let later = outcomes.iter().filter(|o| o.nanos("arrival_s") > 2_000_000_000);
+    for outcome in later {
+        let thought = outcome.nanos("arrival_s") - 2_000_000_000;
+        assert!(ends.contains(&thought), "{} follows an end by 2 s", outcome.text("arrival_s"));
+    }
+}
+
+#[test]
+fn clients_that_lose_patience_fail_with_the_reason_timeout_after_their_retries() {
+    let folder = Folder::with_scenario(&fixed(30, 50.0, 500, 200));
+    let timeout = |retries: &str| {
+        let client = format!("workload.client={{timeout: 300ms, retries: {retries}}}");
+        folder.summary(&["scenario.yaml", "--set", &client, "--outcomes", "outcomes.csv"])
+    };
+    let summary = timeout("0");
+    assert_accounted(&summary);
+    assert_eq!(requests(&summary, "failed"), 30);
+    assert_eq!(summary["failures"]["timeout"], 30);
+    for outcome in table(&folder.read("outcomes.csv")) {
+        assert_eq!((outcome.text("status"), outcome.text("reason")), ("failed", "timeout"));
+        assert_eq!(outcome.nanos("finished_s") - outcome.nanos("arrival_s"), 300_000_000);
+    }
+    let summary = timeout("2");
+    assert_eq!((requests(&summary, "failed"), requests(&summary, "retries")), (30, 60));
+    assert!(table(&folder.read("outcomes.csv")).iter().all(|o| o.text("retries") == "2"));
+}
+
+#[test]
+fn a_prompt_that_is_too_long_is_rejected_with_that_reason() {
+    let folder = Folder::with_scenario(SMALL);
+    folder.write("trace.csv", "arrival_s,input_tokens,output_tokens\n0,100,5\n1,1000,5\n2,5000,5\n");
+    let args = ["scenario.yaml", "--trace", "trace.csv", "--set", "workload.requests=9"];
+    let args = [&args[..], &["--set", "engine.max_model_len=1000", "--outcomes", "outcomes.csv"]].concat();
+    let summary = folder.summary(&args);
+    assert_accounted(&summary);
+    assert_eq!((requests(&summary, "completed"), requests(&summary, "rejected")), (1, 2));
+    assert_eq!(summary["failures"]["too_long"], 2);
+    let outcomes = table(&folder.read("outcomes.csv"));
+    let rejected: Vec<_> = outcomes.iter().filter(|o| o.text("status") == "rejected").collect();
+    assert!(rejected.len() == 2 && rejected.iter().all(|o| o.text("reason") == "too_long"));
+}
+
+#[test]
+fn what_is_in_flight_at_the_horizon_is_unfinished() {
+    let folder = Folder::with_scenario(&fixed(40, 10.0, 500, 100));
+    let args = ["scenario.yaml", "--set", "run.horizon=2s", "--outcomes", "outcomes.csv"];
+    let summary = folder.summary(&args);
+    assert_accounted(&summary);
+    let unfinished = requests(&summary, "unfinished");
+    assert!(unfinished > 0 && requests(&summary, "completed") > 0);
+    assert!(requests(&summary, "arrived") < 40, "nothing arrives after the horizon");
+    let outcomes = table(&folder.read("outcomes.csv"));
+    let open =
+        outcomes.iter().filter(|o| o.text("status") == "unfinished" && o.text("finished_s").is_empty());
+    assert_eq!(open.count() as u64, unfinished);
+}
+
+#[test]
+fn requests_of_the_warm_up_are_simulated_and_left_out() {
+    let folder = Folder::with_scenario(&fixed(40, 10.0, 500, 10));
+    let args = ["scenario.yaml", "--set", "run.warm_up=1500ms", "--outcomes", "outcomes.csv"];
+    let summary = folder.summary(&args);
+    let outcomes = table(&folder.read("outcomes.csv"));
+    let early = outcomes.iter().filter(|o| o.nanos("arrival_s") < 1_500_000_000).count() as u64;
+    assert_eq!(requests(&summary, "warm_up"), early);
+    assert_eq!(requests(&summary, "arrived"), 40 - early);
+    assert!(early > 0 && outcomes.len() == 40);
+    let all = folder.summary(&["scenario.yaml", "--set", "run.warm_up=1h"]);
+    assert_eq!(requests(&all, "arrived"), 0);
+    assert!(all["warnings"].to_string().contains("run.warm_up"), "{}", all["warnings"]);
+}
+
+#[test]
+fn a_batch_has_at_most_max_loras_adapters() {
+    let adapters = format!("{}    adapters: {{count: 6}}\n", fixed(40, 50.0, 300, 40));
+    let folder = Folder::with_scenario(&adapters);
+    let adapters_at_once = |limit: u32| {
+        let limit = format!("engine.max_loras={limit}");
+        let outcomes = folder.outcomes(&["scenario.yaml", "--set", &limit]);
+        // Adapters that run at the middle of each request's stay.
+        let busy = |at: i64| {
+            let running =
+                outcomes.iter().filter(|o| o.nanos("scheduled_s") <= at && at < o.nanos("finished_s"));
+            running.map(|o| o.text("adapter")).collect::<std::collections::BTreeSet<_>>().len()
+        };
+        let middle = |o: &Outcome| i64::midpoint(o.nanos("first_token_s"), o.nanos("finished_s"));
+        let waited = outcomes.iter().any(|o| o.nanos("engine_queue_lora_ms") > 0);
+        (outcomes.iter().map(|o| busy(middle(o))).max().expect("requests"), waited)
+    };
+    assert_eq!(adapters_at_once(1), (1, true));
+    assert_eq!(adapters_at_once(2), (2, true));
+    assert!(!adapters_at_once(6).1, "nobody waits where every adapter fits");
+}
+
+#[test]
+fn the_priority_policy_serves_lower_numbers_first() {
+    let folder = Folder::with_scenario(SMALL);
+    let mut trace = "arrival_s,input_tokens,output_tokens,id,priority\n0,2000,50,running,0\n".to_owned();
+    for (number, priority) in [(1, 5), (2, 3), (3, 1), (4, -2)] {
+        trace += &format!("0.0{number},300,20,r{number},{priority}\n");
+    }
+    folder.write("trace.csv", trace);
+    let order = |policy: &str| {
+        let policy = format!("engine={{max_num_seqs: 1, scheduling_policy: {policy}}}");
+        let mut outcomes =
+            folder.outcomes(&["scenario.yaml", "--trace", "trace.csv", "--replicas", "1", "--set", &policy]);
+        outcomes.sort_by_key(|o| o.nanos("finished_s"));
+        outcomes.iter().map(|o| o.text("id").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(order("fcfs"), ["running", "r1", "r2", "r3", "r4"]);
+    assert_eq!(order("priority"), ["running", "r4", "r3", "r2", "r1"]);
+}
+
+#[test]
+fn requests_go_to_the_pool_of_the_model_that_they_name() {
+    let folder = Folder::with_scenario(
+        "workload: {trace: trace.csv}\npools:\n  - {name: small, model: Qwen/Qwen3-8B, replicas: 2}\n  \
+         - {name: large, model: meta-llama/Llama-3.1-70B, tensor_parallel: 4}\n",
+    );
+    let (small, large) = ("Qwen/Qwen3-8B", "meta-llama/Llama-3.1-70B");
+    let mut trace = "arrival_s,input_tokens,output_tokens,model\n".to_owned();
+    for number in 0..12 {
+        trace += &format!("{number},100,5,{}\n", [small, large, ""][number % 3]);
+    }
+    folder.write("trace.csv", trace + "12,100,5,gpt-17\n");
+    let outcomes = folder.scenario_outcomes();
+    for outcome in &outcomes {
+        let (status, pool) = match outcome.text("model") {
+            "gpt-17" => ("rejected", ""),
+            model if model == large => ("completed", "large"),
+            _ => ("completed", "small"),
+        };
+        assert_eq!(outcome.text("status"), status, "{outcome:?}");
+        assert!(outcome.text("replica").starts_with(pool), "{outcome:?}");
+    }
+    assert_eq!(outcomes.len(), 13);
+}
+
+#[test]
+fn a_hugging_face_config_is_a_model() {
+    let folder = Folder::with_scenario(&SMALL.replace("Qwen/Qwen3-8B", "my/config.json"));
+    fs::create_dir(folder.path("my")).expect("a writable folder");
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048,
+        "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128_256,
+        "max_position_embeddings": 8192, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+    });
+    folder.write("my/config.json", config.to_string());
+    assert_accounted(&folder.summary(&["scenario.yaml"]));
+    let smaller = folder.scenario_outcomes();
+    let larger = folder.outcomes(&["scenario.yaml", "--model", "Qwen/Qwen3-14B"]);
+    assert!(smaller[0].nanos("e2e_ms") < larger[0].nanos("e2e_ms"));
+}
+
+#[test]
+fn compressed_traces_are_read_as_they_are() {
+    let folder = Folder::with_scenario(SMALL);
+    let rows = (0..50).map(|n| format!("{}.5,{},7\n", n, 100 + n)).collect::<String>();
+    let trace = format!("arrival_s,input_tokens,output_tokens\n{rows}");
+    folder.write("trace.csv", &trace);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(trace.as_bytes()).expect("memory takes it");
+    folder.write("trace.csv.gz", gzip.finish().expect("memory takes it"));
+    folder.write("trace.csv.zst", zstd::encode_all(trace.as_bytes(), 3).expect("memory takes it"));
+    let outcomes = |name: &str| folder.outcomes(&["scenario.yaml", "--trace", name]);
+    let plain = outcomes("trace.csv");
+    assert_eq!(plain.len(), 50);
+    assert_eq!(plain, outcomes("trace.csv.gz"));
+    assert_eq!(plain, outcomes("trace.csv.zst"));
+}
+
+#[test]
+fn columns_and_units_of_a_trace_can_be_named() {
+    let folder = Folder::with_scenario(
+        "workload:\n  trace: trace.csv\n  columns: {arrival_s: send_time_us, input_tokens: prompt, output_tokens: answer}\n  \
+         units: {arrival_s: us}\n",
+    );
+    folder.write("trace.csv", "send_time_us,answer,prompt\n5000000,7,300\n5250000,8,400\n");
+    let outcomes = folder.scenario_outcomes();
+    let seen: Vec<_> = outcomes
+        .iter()
+        .map(|o| (o.nanos("arrival_s"), o.nanos("input_tokens"), o.nanos("output_tokens")))
+        .collect();
+    assert_eq!(seen, [(0, 300, 7), (250_000_000, 400, 8)]);
+}
+
+#[test]
+fn every_preset_of_the_catalog_runs() {
+    let folder = Folder::new();
+    let catalog = folder.run(&["catalog", "--format", "json"]);
+    assert_eq!(catalog.code, Some(0));
+    let catalog: Value = serde_json::from_str(&catalog.stdout).expect("JSON");
+    let names = |key: &str| {
+        let list = catalog[key].as_array().unwrap_or_else(|| panic!("no {key}"));
+        list.iter().map(|entry| entry["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    for preset in names("presets") {
+        let summary = folder.summary(&["--preset", &preset, "--set", "workload.requests=200"]);
+        assert_accounted(&summary);
+        assert_eq!(requests(&summary, "arrived") + requests(&summary, "warm_up"), 200, "{preset}");
+    }
+    for policy in names("policies") {
+        assert_accounted(&folder.summary(&["--router", &policy, "--set", "workload.requests=200"]));
+    }
+    for gpu in names("gpus") {
+        assert_accounted(&folder.summary(&["--gpu", &gpu, "--set", "workload.requests=200"]));
+    }
+    for model in names("models") {
+        let args =
+            ["--model", &model, "--set", "workload.requests=200", "--set", "pools.0.tensor_parallel=4"];
+        assert_accounted(&folder.summary(&args));
+    }
+}
+
+#[test]
+fn the_catalog_and_the_schemas_are_printed() {
+    let table = Folder::new().run(&["catalog"]);
+    assert_eq!(table.code, Some(0));
+    for name in ["h100-sxm", "Qwen/Qwen3-14B", "azure-conv", "round-robin"] {
+        assert!(table.stdout.contains(name), "{name}");
+    }
+    assert_eq!(schema("scenario")["$id"], "forerun/scenario/v1");
+    assert!(schema("scenario")["properties"]["pools"].is_object());
+    assert!(schema("summary")["properties"]["latency_ms_by_cause"].is_object());
+    let help = Folder::new().run(&["simulate", "--help"]);
+    assert!(help.code == Some(0) && help.stdout.contains("--assert-slo"));
+}
+
+#[test]
+fn an_outcomes_file_of_an_earlier_run_is_replaced_whole() {
+    let folder = Folder::with_scenario(SMALL);
+    folder.write("outcomes.csv", "x".repeat(1 << 20));
+    assert_eq!(folder.scenario_outcomes().len(), 60);
+}

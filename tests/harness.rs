@@ -3,8 +3,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use forerun_policies::Preset;
 use forerun_sim::cost::{CostModel, StepShape, StepTime};
@@ -116,6 +116,8 @@ pub(crate) struct Line {
 pub(crate) struct Script {
     /// Ids of requests are their places here.
     lines: Vec<Line>,
+    /// What follows each line, and how long after its end.
+    followers: Vec<Vec<(usize, Span)>>,
     due: BinaryHeap<Reverse<(Time, usize)>>,
     labels: Labels,
     open: usize,
@@ -128,7 +130,13 @@ impl Script {
         probes.iter_mut().rev().zip(lines.len()..).for_each(|(probe, id)| probe.id = RequestId(id as u64));
         let own = lines.iter().enumerate().filter(|(_, line)| line.follows.is_none());
         let due = own.map(|(number, line)| Reverse((line.request.arrival, number))).collect();
-        Self { open: lines.len(), lines, due, labels, probes }
+        let mut followers = vec![Vec::new(); lines.len() + probes.len()];
+        for (number, line) in lines.iter().enumerate() {
+            if let Some((before, think)) = line.follows {
+                followers[before].push((number, think));
+            }
+        }
+        Self { open: lines.len(), lines, followers, due, labels, probes }
     }
 
     /// A script of requests that follow nothing.
@@ -145,16 +153,13 @@ impl Source for Script {
 
     fn pop(&mut self) -> Result<Option<Request>, SourceError> {
         let next = self.due.pop();
-        Ok(next.map(|Reverse((time, number))| Request { arrival: time, ..self.lines[number].request.clone() }))
+        Ok(next
+            .map(|Reverse((time, number))| Request { arrival: time, ..self.lines[number].request.clone() }))
     }
 
     fn ended(&mut self, request: &Request, _: Status, at: Time) {
-        let ended = request.id.0 as usize;
-        for (number, line) in self.lines.iter().enumerate() {
-            if let Some((_, think)) = line.follows.filter(|&(before, _)| before == ended) {
-                self.due.push(Reverse((at + think, number)));
-            }
-        }
+        let followers = &self.followers[request.id.0 as usize];
+        self.due.extend(followers.iter().map(|&(number, think)| Reverse((at + think, number))));
         self.open -= 1;
         if self.open == 0
             && let Some(probe) = self.probes.pop()
@@ -182,6 +187,7 @@ pub(crate) struct Record {
     pub(crate) prefill_tokens: u64,
     pub(crate) emitted: u64,
     last: Time,
+    ticks: usize,
 }
 
 impl Record {
@@ -220,24 +226,37 @@ impl Observer for Record {
         self.not_before(outcome.ended);
         self.outcomes.push(outcome.clone());
     }
+
+    /// A run that never ends is a failure, not a hang: so many events are more than its requests need.
+    fn tick(&mut self, _: Time) -> ControlFlow<()> {
+        self.ticks += 1;
+        if self.ticks > 50 + self.arrived.len() / 500 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
 }
 
 /// A router that asks another one, and notes what it saw.
 pub(crate) struct Watched {
     inner: Box<dyn Router>,
-    asked: Arc<AtomicU64>,
+    asked: u64,
     /// Requests in flight according to the router when the probes came, all together.
-    probed: Arc<AtomicU64>,
+    probed: u64,
+    /// Most requests in flight at any time that it was asked.
+    most: u64,
     probes: BTreeSet<RequestId>,
 }
 
 impl Router for Watched {
     fn route(&mut self, now: Time, request: &Request, endpoints: &[Endpoint]) -> usize {
         assert!(!endpoints.is_empty(), "a router has a choice");
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.asked += 1;
+        let in_flight: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.in_flight)).sum();
+        self.most = self.most.max(in_flight);
         if self.probes.contains(&request.id) {
-            let in_flight: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.in_flight)).sum();
-            self.probed.fetch_add(in_flight, Ordering::Relaxed);
+            self.probed += in_flight;
         }
         self.inner.route(now, request, endpoints)
     }
@@ -252,18 +271,21 @@ pub(crate) struct Run {
     pub(crate) routed: u64,
     /// Requests that the router still counted as in flight when the probes came.
     pub(crate) left_over: u64,
+    /// Most requests in flight that a request met.
+    pub(crate) most_in_flight: u64,
 }
 
 /// Plays a script on a fleet with the named routing policy.
 pub(crate) fn play(config: &FleetConfig, mut script: Script, policy: &str) -> Run {
-    let (asked, probed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut router = Watched {
         inner: Preset::find(policy).expect("a policy of this name").router(7),
-        asked: asked.clone(),
-        probed: probed.clone(),
+        asked: 0,
+        probed: 0,
+        most: 0,
         probes: script.probes.iter().map(|probe| probe.id).collect(),
     };
     let mut record = Record::default();
     let totals = fleet::run(config, &mut script, &mut router, &mut record).expect("the run ends by itself");
-    Run { record, totals, routed: asked.load(Ordering::Relaxed), left_over: probed.load(Ordering::Relaxed) }
+    let Watched { asked: routed, probed: left_over, most: most_in_flight, .. } = router;
+    Run { record, totals, routed, left_over, most_in_flight }
 }

@@ -20,7 +20,9 @@ fn main() {
     let shared = PathBuf::from(std::env::var_os("FORERUN_SHARED").unwrap_or_else(|| "../shared".into()));
     let mut trials = goldens(&shared.join("golden/traces"));
     trials.extend(RECORDED_TRACES.map(|(path, rows)| trace_trial(shared.join("traces").join(path), rows)));
-    trials.extend(MEASURED_CELLS.map(|cell| measured_trial(&shared.join("groundtruth/vllm-qwen3-14b-h100"), cell)));
+    trials.extend(
+        MEASURED_CELLS.map(|cell| measured_trial(&shared.join("groundtruth/vllm-qwen3-14b-h100"), cell)),
+    );
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
@@ -82,9 +84,11 @@ fn measured_trial(server: &Path, cell: &'static str) -> Trial {
     let folder = server.join(cell);
     let ignored = !folder.exists();
     let run = move || {
-        let real = std::fs::read_to_string(folder.join("summary.json")).map_err(|e| Failed::from(e.to_string()))?;
+        let real =
+            std::fs::read_to_string(folder.join("summary.json")).map_err(|e| Failed::from(e.to_string()))?;
         let real: serde_json::Value = serde_json::from_str(&real).map_err(|e| Failed::from(e.to_string()))?;
-        let scenario = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/measured/vllm-qwen3-14b-h100.yaml"));
+        let scenario =
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/measured/vllm-qwen3-14b-h100.yaml"));
         let overrides = [("workload.trace", json!(absolute(&folder.join("trace.csv.gz"))?))];
         let summary = summary(Origin::File(scenario), overrides)?;
         for (key, ours, error_max) in

@@ -15,6 +15,7 @@ use forerun_sim::fleet::{Client, FleetConfig, Overhead, PoolConfig};
 use forerun_sim::kv::sizing::{GPU_MEMORY_UTILIZATION, KvSizing, SizingInput};
 use forerun_sim::time::{Span, Time};
 use forerun_workloads::open::{Workload, open};
+use forerun_workloads::units::Duration;
 
 use crate::error::{InputError, hint};
 use crate::scenario::read::Loaded;
@@ -92,7 +93,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     let horizon = run.horizon.map(|duration| Time::ZERO + duration.0);
     if horizon.is_some_and(|horizon| horizon <= warm_up) {
         return Err(in_file(InputError::new(
-            "`run.horizon` is not later than `run.warm_up`: nothing would be observed",
+            "`run.horizon` is not later than `run.warm_up`: nothing would be observed; raise the one or lower the other",
         )));
     }
     let spec = scenario.workload.as_ref().ok_or_else(|| {
@@ -100,6 +101,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     })?;
     let workload = open(spec, &loaded.base).map_err(|e| in_file(e.into()))?;
     let overhead = scenario.overhead.clone().unwrap_or_default();
+    check_overhead(&overhead).map_err(in_file)?;
     let fleet = FleetConfig {
         pools: pools.iter().map(|pool| pool.config.clone()).collect(),
         overhead: fixed_costs(&overhead),
@@ -140,10 +142,29 @@ fn router(scenario: &Scenario) -> Result<Preset, InputError> {
     })
 }
 
+/// Longer times would be mistakes, and their sum could leave simulated time.
+fn check_overhead(spec: &OverheadSpec) -> Result<(), InputError> {
+    let hour = Span::from_secs(3600);
+    let second = Span::from_secs(1);
+    let given = [
+        ("gateway", spec.gateway, hour),
+        ("epp", spec.epp, hour),
+        ("api_server", spec.api_server, hour),
+        ("tokenize_per_1k_tokens", spec.tokenize_per_1k_tokens, hour),
+        ("engine_per_step", spec.engine_per_step, second),
+        ("engine_per_request", spec.engine_per_request, second),
+    ];
+    for (name, value, most) in given {
+        if let Some(value) = value.filter(|value| value.0 > most) {
+            let most = Duration(most);
+            return Err(InputError::new(format!("`overhead.{name}` is {value}: at most {most} is possible")));
+        }
+    }
+    Ok(())
+}
+
 fn fixed_costs(spec: &OverheadSpec) -> Overhead {
-    let or = |given: Option<forerun_workloads::units::Duration>, default| {
-        given.map_or(default, |duration| duration.0)
-    };
+    let or = |given: Option<Duration>, default| given.map_or(default, |duration| duration.0);
     Overhead {
         routing: or(spec.gateway, GATEWAY) + or(spec.epp, Span::ZERO),
         api_server: or(spec.api_server, API_SERVER),
@@ -218,7 +239,7 @@ fn resolve_pool(
 ) -> Result<ResolvedPool, InputError> {
     if matches!(spec.role, Some(Role::Prefill | Role::Decode)) {
         return Err(InputError::new(
-            "this version models pools of `role: both` only: prefill/decode disaggregation is not modelled",
+            "this version models pools of `role: both` only: prefill/decode disaggregation is not modelled; remove `role`",
         ));
     }
     let replicas = spec.replicas.unwrap_or(1);
@@ -230,6 +251,7 @@ fn resolve_pool(
     let model =
         find_model(spec.model.as_deref().or(scenario.model.as_deref()).unwrap_or(DEFAULT_MODEL), base)?;
     let tensor_parallel = spec.tensor_parallel.unwrap_or(1);
+    check_split(tensor_parallel, gpu, &model)?;
     let args = spec.engine.clone().unwrap_or_default().or(&scenario.engine.clone().unwrap_or_default());
     let overhead = scenario.overhead.clone().unwrap_or_default();
     let engine = engine_config(&args, gpu, &model, tensor_parallel)?;
@@ -244,6 +266,9 @@ fn resolve_pool(
     })
     .map_err(InputError::new)?;
     let default_name = if index == 0 { "pool".to_owned() } else { format!("pool{}", index + 1) };
+    if let Some(name) = &spec.name {
+        check_name(name)?;
+    }
     let config = PoolConfig {
         name: spec.name.clone().unwrap_or(default_name),
         replicas,
@@ -253,6 +278,38 @@ fn resolve_pool(
         cost: Arc::new(cost),
     };
     Ok(ResolvedPool { config, gpu, gpu_name: gpu_name.to_owned(), model })
+}
+
+/// A model is split by its attention heads, over as many GPUs as there are figures for.
+fn check_split(tensor_parallel: u32, gpu: &Gpu, model: &Model) -> Result<(), InputError> {
+    let heads = model.config.num_attention_heads;
+    let mut possible = splits(gpu, heads);
+    if possible.any(|gpus| gpus == tensor_parallel) {
+        return Ok(());
+    }
+    let possible: Vec<_> = splits(gpu, heads).map(|gpus| gpus.to_string()).collect();
+    Err(InputError::new(format!(
+        "`tensor_parallel: {tensor_parallel}` is not possible for {} ({heads} attention heads) on {}: use one of {}",
+        model.name,
+        gpu.name,
+        possible.join(", ")
+    )))
+}
+
+/// The numbers of GPUs over which `heads` can be split.
+fn splits(gpu: &Gpu, heads: u32) -> impl Iterator<Item = u32> {
+    let several = gpu.all_reduce.iter().map(|entry| entry.gpus).filter(|&gpus| gpus > 1);
+    std::iter::once(1).chain(several).filter(move |&gpus| heads.is_multiple_of(gpus))
+}
+
+/// Replicas are called after their pool, in tables and CSV files.
+fn check_name(name: &str) -> Result<(), InputError> {
+    const CHARS_MAX: usize = 100;
+    if name.is_empty() || name.chars().count() > CHARS_MAX || name.chars().any(|c| c.is_control()) {
+        let why = format!("a name has 1 to {CHARS_MAX} characters, none of them a control character");
+        return Err(InputError::new(format!("`name: {name}`: {why}")));
+    }
+    Ok(())
 }
 
 fn find_gpu(name: &str) -> Result<&'static Gpu, InputError> {
@@ -296,6 +353,9 @@ fn engine_config(
     tensor_parallel: u32,
 ) -> Result<EngineConfig, InputError> {
     let max_model_len = args.max_model_len.unwrap_or(model.config.max_position_embeddings);
+    if max_model_len == 0 {
+        return Err(InputError::new("`max_model_len` is 0: no request would fit; it must be at least 1"));
+    }
     let defaults = batch_defaults(gpu.memory_bytes(), gpu.small_batch_class).capped(max_model_len);
     let max_num_batched_tokens = args.max_num_batched_tokens.unwrap_or(defaults.max_num_batched_tokens);
     let max_num_seqs = args.max_num_seqs.unwrap_or(defaults.max_num_seqs.min(max_num_batched_tokens));
@@ -312,7 +372,7 @@ fn engine_config(
     let input = SizingInput {
         gpu,
         model,
-        tensor_parallel: tensor_parallel.max(1),
+        tensor_parallel,
         gpu_memory_utilization: utilization,
         weight_bytes: ELEMENT_BYTES,
         kv_element_bytes: ELEMENT_BYTES,
@@ -355,11 +415,9 @@ fn sized_blocks(input: &SizingInput<'_>) -> Result<u32, InputError> {
     if sizing.num_blocks > 1 {
         return Ok(sizing.num_blocks);
     }
-    let splits = input.gpu.all_reduce.iter().map(|entry| entry.gpus);
-    let fits = splits.into_iter().find(|&tensor_parallel| {
-        let even = input.model.config.num_attention_heads.is_multiple_of(tensor_parallel);
-        even && KvSizing::new(&SizingInput { tensor_parallel, ..*input }).num_blocks > 1
-    });
+    let mut splits = splits(input.gpu, input.model.config.num_attention_heads);
+    let fits = splits
+        .find(|&tensor_parallel| KvSizing::new(&SizingInput { tensor_parallel, ..*input }).num_blocks > 1);
     let mend = fits.map_or_else(
         || "no tensor_parallel of this GPU's catalog entry is enough".to_owned(),
         |tp| format!("it fits with `tensor_parallel: {tp}`"),
@@ -380,6 +438,11 @@ fn sized_blocks(input: &SizingInput<'_>) -> Result<u32, InputError> {
 /// US dollars per GPU hour of each pool.
 fn prices(scenario: &Scenario, pools: &[ResolvedPool]) -> Result<Option<BTreeMap<String, f64>>, InputError> {
     let Some(cost) = &scenario.cost else { return Ok(None) };
+    if let GpuPrice::ByGpu(by_gpu) = &cost.gpu_hour_usd {
+        for name in by_gpu.keys() {
+            find_gpu(name).map_err(|e| e.at("cost.gpu_hour_usd"))?;
+        }
+    }
     let mut prices = BTreeMap::new();
     for pool in pools {
         let price = match &cost.gpu_hour_usd {

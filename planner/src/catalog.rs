@@ -35,8 +35,7 @@ pub fn document() -> Result<Document, Error> {
             Cell::count(u64::from(model.config.max_position_embeddings), ""),
         ]
     });
-    let preset_rows =
-        presets()?.into_iter().map(|preset| named(preset.name, &preset.about));
+    let preset_rows = presets()?.into_iter().map(|preset| named(preset.name, &preset.about));
     let policy_rows = PRESETS.iter().map(|preset| named(preset.name, preset.about));
     Ok(Document {
         title: "Catalog".into(),

@@ -31,6 +31,10 @@ impl OutputFile {
             return Ok(Self::Special(File::options().write(true).open(path).map_err(wrong)?));
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            let why = format!("the folder {} does not exist: make it first", folder.display());
+            return Err(InputError::new(format!("{}: cannot be written: {why}", path.display())));
+        }
         let file = tempfile::Builder::new().prefix(".forerun-").tempfile_in(folder).map_err(wrong)?;
         Ok(Self::Beside { file, path: path.to_owned() })
     }

@@ -56,7 +56,8 @@ pub fn simulate(
     match source.abandoned() {
         0 => {}
         1 => {
-            warnings.push("1 later turn was never sent, because an earlier turn of its session failed".into())
+            warnings
+                .push("1 later turn was never sent, because an earlier turn of its session failed".into());
         }
         turns => warnings.push(format!(
             "{turns} later turns were never sent, because an earlier turn of their session failed"
@@ -69,7 +70,12 @@ pub fn simulate(
         gpu_hour_usd: assembled.gpu_hour_usd.clone(),
         wall_s: Some(started.elapsed().as_secs_f64()),
     };
-    Ok(collector.finish(&totals, source.labels(), context))
+    let mut summary = collector.finish(&totals, source.labels(), context);
+    if summary.requests.arrived == 0 {
+        let why = "every request arrived within the warm-up, so nothing was measured: shorten `run.warm_up`";
+        summary.warnings.push(why.into());
+    }
+    Ok(summary)
 }
 
 /// Collects, writes and reports progress.

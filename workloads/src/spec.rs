@@ -24,6 +24,9 @@ pub const REQUESTS_DEFAULT: u64 = 10_000;
 /// The most users or requests in flight of a loop.
 const LOOP_MAX: u32 = 1_000_000;
 
+/// The most times that a request is sent again: one that never fits its timeout would go on for ever.
+const RETRIES_MAX: u32 = 100;
+
 /// What arrives: a recorded trace, a preset, or a synthetic workload; exactly one of the three.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -195,6 +198,10 @@ impl WorkloadSpec {
         }
         if self.client.retries > 0 && self.client.timeout.is_none() {
             return wrong("`client.retries` follow timeouts, and there is no `client.timeout`");
+        }
+        if self.client.retries > RETRIES_MAX {
+            let retries = self.client.retries;
+            return wrong(&format!("`client.retries` is {retries}: at most {RETRIES_MAX} are possible"));
         }
         if self.client.timeout == Some(Duration::default()) {
             return wrong("`client.timeout` is 0: every request would be cancelled");

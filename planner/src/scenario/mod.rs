@@ -6,6 +6,7 @@
 pub mod overrides;
 pub mod read;
 mod slo;
+mod wording;
 
 use std::collections::BTreeMap;
 

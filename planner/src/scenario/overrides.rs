@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
+use super::wording::value_error;
 use crate::error::InputError;
 
 /// One override.
@@ -30,7 +31,8 @@ impl FromStr for Override {
         // YAML, as in the file: `1`, `true`, `30s`, `{poisson: {rate: 20}}`.
         let value = match value.trim() {
             "" => Value::Null,
-            value => serde_saphyr::from_str(value).map_err(|_| wrong("the value is not YAML"))?,
+            value => serde_saphyr::from_str(value)
+                .map_err(|e| wrong(&format!("the value cannot be read: {}", value_error(&e, value))))?,
         };
         Ok(Self { path, value, text: text.to_owned() })
     }

@@ -1,35 +1,20 @@
 //! From a file's bytes, or nothing, and overrides to a scenario, with errors that name file, line and column.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use serde_saphyr::Error as YamlError;
 
 use super::Scenario;
 use super::overrides::Override;
-use crate::error::{InputError, hint};
+use super::wording::{json_error, yaml_error};
+use crate::error::InputError;
 
 /// The scenario that runs when none is given.
 pub const BUILT_IN: &str = include_str!("../../scenarios/built-in.yaml");
 
 /// A scenario file larger than this is a mistake.
 const BYTES_MAX: u64 = 4 << 20;
-
-/// Keys of the published format that this version does not model, and what they would do.
-const NOT_MODELLED: [(&str, &str); 12] = [
-    ("tiers", "KV tiers below the GPU"),
-    ("fabric", "KV transfer between replicas"),
-    ("split", "traffic splitting"),
-    ("faults", "faults"),
-    ("autoscaling", "autoscaling"),
-    ("lora", "LoRA loading cost; `engine.max_loras` limits the adapters of a batch"),
-    ("cache", "a warm start"),
-    ("kv_cache_dtype", "a KV cache of another type than the weights"),
-    ("epp", "llm-d's EndpointPickerConfig; use `router: {preset: round-robin | random | least-requests}`"),
-    ("speculative", "speculative decoding"),
-    ("replications", "replications of one scenario; run it with several seeds"),
-    ("vllm", "other vLLM versions than 0.32"),
-];
 
 /// A scenario and the folder that its relative paths start from.
 #[derive(Clone, Debug)]
@@ -75,14 +60,17 @@ fn read_file(path: &Path) -> Result<String, InputError> {
     if metadata.is_dir() {
         return Err(wrong("is a folder: name a scenario file".into()));
     }
-    if metadata.len() > BYTES_MAX {
-        return Err(wrong(format!("has {} bytes: a scenario has at most {BYTES_MAX}", metadata.len())));
+    // What is not a regular file may be endless.
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| wrong(e.to_string()))?;
+    file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| wrong(e.to_string()))?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(wrong(format!("has more than {BYTES_MAX} bytes: a scenario has at most so many")));
     }
-    let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
     String::from_utf8(bytes).map_err(|e| {
         let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
         let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        wrong(format!("line {line} is not UTF-8 text"))
+        wrong(format!("line {line} is not UTF-8 text; save the file as UTF-8"))
     })
 }
 
@@ -96,7 +84,7 @@ pub fn parse(text: &str, overrides: &[Override]) -> Result<Scenario, InputError>
             "is empty: a scenario names at least a workload; `forerun simulate` without a file runs the built-in one",
         ));
     }
-    let scenario: Scenario = serde_saphyr::from_str(text).map_err(|e| yaml_error(&e))?;
+    let scenario: Scenario = serde_saphyr::from_str(text).map_err(|e| yaml_error(&e, text))?;
     if overrides.is_empty() {
         return Ok(scenario);
     }
@@ -104,7 +92,8 @@ pub fn parse(text: &str, overrides: &[Override]) -> Result<Scenario, InputError>
     for change in overrides {
         change.apply(&mut value)?;
         // Each override is checked on its own, so that the message names it.
-        serde_json::from_value::<Scenario>(prune(value.clone())).map_err(|e| json_error(&e, change))?;
+        serde_json::from_value::<Scenario>(prune(value.clone()))
+            .map_err(|e| json_error(&e).at(&format!("--set {}", change.text())))?;
     }
     serde_json::from_value(prune(value)).map_err(|e| InputError::new(e.to_string()))
 }
@@ -118,31 +107,4 @@ fn prune(value: Value) -> Value {
         Value::Array(list) => Value::Array(list.into_iter().map(prune).collect()),
         other => other,
     }
-}
-
-fn yaml_error(error: &YamlError) -> InputError {
-    let error = error.without_snippet();
-    let place = error.location().map_or_else(String::new, |at| format!("{}:{}: ", at.line(), at.column()));
-    let what = match error {
-        YamlError::SerdeUnknownField { field, expected, .. } => unknown_key(field, expected),
-        other => {
-            // The library appends its own "at line .., column .."; the place in front says it better.
-            let text = other.to_string();
-            let text = text.split(" at line ").next().unwrap_or(&text);
-            text.trim_start_matches("error: ").to_owned()
-        }
-    };
-    InputError::new(format!("{place}{what}"))
-}
-
-fn unknown_key(key: &str, expected: &[&str]) -> String {
-    if let Some((_, what)) = NOT_MODELLED.iter().find(|(name, _)| *name == key) {
-        return format!("`{key}` is not modelled by this version ({what}): remove it");
-    }
-    let known = expected.join(", ");
-    format!("unknown key `{key}`{}; known here: {known}", hint(key, expected.iter().copied()))
-}
-
-fn json_error(error: &serde_json::Error, change: &Override) -> InputError {
-    InputError::new(format!("--set {}: {error}", change.text()))
 }

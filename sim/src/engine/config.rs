@@ -124,7 +124,7 @@ impl EngineConfig {
         }
         if self.max_num_batched_tokens < self.max_num_seqs {
             return Err(format!(
-                "`max_num_batched_tokens` ({}) is below `max_num_seqs` ({}): a full batch of decodes would not fit a step",
+                "`max_num_batched_tokens` ({}) is below `max_num_seqs` ({}): a full batch of decodes would not fit a step; raise the one or lower the other",
                 self.max_num_batched_tokens, self.max_num_seqs
             ));
         }
@@ -146,7 +146,7 @@ impl EngineConfig {
                 format!("{} KV blocks leave none to use (block 0 is vLLM's null block)", self.num_gpu_blocks)
             } else {
                 format!(
-                    "the KV cache holds {fits} tokens, fewer than `max_model_len` ({}): vLLM would not start; set `max_model_len` to at most {fits}, or give the model more memory (`tensor_parallel`, `gpu_memory_utilization`, `kv_cache_dtype: fp8`)",
+                    "the KV cache holds {fits} tokens, fewer than `max_model_len` ({}): vLLM would not start; set `max_model_len` to at most {fits}, or give the model more memory (`tensor_parallel`, `gpu_memory_utilization`)",
                     self.max_model_len
                 )
             });

@@ -146,6 +146,22 @@ impl Lines {
 struct Capped {
     text: Text,
     left: usize,
+    /// What was read last, and how many bytes in all.
+    latest: Vec<u8>,
+    total: u64,
+}
+
+impl Capped {
+    fn new(text: Text) -> Self {
+        Self { text, left: 0, latest: Vec::new(), total: 0 }
+    }
+
+    /// The byte in front of `place`, which is in what was read last.
+    fn before(&self, place: u64) -> Option<u8> {
+        let start = self.total - self.latest.len() as u64;
+        let index = place.checked_sub(start + 1)?;
+        self.latest.get(index as usize).copied()
+    }
 }
 
 impl Read for Capped {
@@ -156,6 +172,11 @@ impl Read for Capped {
         let wanted = buffer.len().min(self.left);
         let read = self.text.read(&mut buffer[..wanted])?;
         self.left -= read;
+        if read > 0 {
+            self.latest.clear();
+            self.latest.extend_from_slice(&buffer[..read]);
+            self.total += read as u64;
+        }
         Ok(read)
     }
 }
@@ -177,7 +198,7 @@ impl CsvRows {
             .has_headers(false)
             .flexible(true)
             .buffer_capacity(CHUNK)
-            .from_reader(Capped { text, left: 0 });
+            .from_reader(Capped::new(text));
         let mut rows =
             Self { path: path.to_owned(), reader, record: ByteRecord::new(), header: Vec::new(), line: 1 };
         if !rows.read()? {
@@ -224,8 +245,17 @@ impl CsvRows {
             csv::ErrorKind::Io(error) => unreadable(&self.path, &error),
             other => WorkloadError::row(&self.path, ahead, format!("not CSV: {other:?}")),
         })?;
-        self.line = self.record.position().map_or(ahead, csv::Position::line);
+        self.line = self.first_line();
         Ok(more)
+    }
+
+    /// The line on which the row just read begins. The parser's own answer is the line on which it began to
+    /// look: blank lines, and the line feed of a CRLF, may lie between.
+    fn first_line(&self) -> u64 {
+        let end = self.reader.position();
+        let fed = self.reader.get_ref().before(end.byte()) == Some(b'\n');
+        let within = self.record.as_slice().iter().filter(|&&byte| byte == b'\n').count();
+        end.line().saturating_sub(u64::from(fed) + within as u64)
     }
 
     /// The text of field `column` of the current row, without the white space around it.

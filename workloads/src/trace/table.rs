@@ -1,8 +1,11 @@
 //! The generic trace: CSV with a header, or JSON lines, with columns that can be renamed.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use forerun_sim::request::Label;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
 use super::TraceOptions;
@@ -19,6 +22,38 @@ use crate::record::Start;
 enum Shape {
     Csv { rows: Box<CsvRows>, places: PerColumn<Option<usize>> },
     Json { lines: Lines, object: Map<String, Value>, seen: PerColumn<bool> },
+}
+
+/// A JSON object whose keys are all different.
+struct Object(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Object;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+        let mut object = Map::new();
+        while let Some((key, value)) = map.next_entry::<String, Value>()? {
+            match object.entry(key) {
+                Entry::Vacant(place) => place.insert(value),
+                Entry::Occupied(first) => {
+                    return Err(de::Error::custom(format!("`{}` is there twice: keep one", first.key())));
+                }
+            };
+        }
+        Ok(Object(object))
+    }
 }
 
 pub(super) struct TableRows {
@@ -67,8 +102,9 @@ impl TableRows {
                         _ => Ok(None),
                     };
                 }
-                *object = serde_json::from_slice(lines.line())
+                let read: Object = serde_json::from_slice(lines.line())
                     .map_err(|error| lines.error(format!("not a JSON object: {}", json_error(&error))))?;
+                *object = read.0;
                 Ok(Some(lines.number()))
             }
         }
