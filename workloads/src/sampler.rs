@@ -210,8 +210,17 @@ fn ordered(field: &str, min: f64, max: f64) -> Result<(f64, f64), WorkloadError>
     }
 }
 
+/// A column of more bytes than this is no sample of lengths.
+const COLUMN_BYTES_MAX: u64 = 64 << 20;
+
 /// The numbers of a file of one column; a first line that is not a number is its header.
 fn read_column<U: Unit>(path: &Path) -> Result<Vec<f64>, WorkloadError> {
+    let metadata = std::fs::metadata(path).map_err(|error| WorkloadError::io(path, error.to_string()))?;
+    if !metadata.is_file() || metadata.len() > COLUMN_BYTES_MAX {
+        let what =
+            format!("is not a file of at most {} MiB: name a column of numbers", COLUMN_BYTES_MAX >> 20);
+        return Err(WorkloadError::io(path, what));
+    }
     let file = File::open(path).map_err(|error| WorkloadError::io(path, error.to_string()))?;
     let mut values = Vec::new();
     for (line, text) in (1..).zip(BufReader::new(file).lines()) {
