@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn of_equal_blocks_the_first_registered_is_hit_until_it_is_evicted() {
         let mut pool = BlockPool::new(4, 16);
-        let table = taken(&mut pool, 3);
+        taken(&mut pool, 3);
         let hash = hashes(1)[0];
         for block in [2, 1, 3] {
             pool.register_block(block, hash);
