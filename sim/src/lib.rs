@@ -4,7 +4,7 @@
 //! the replicas' vLLM [`engine`]s, and tells an [`observer::Observer`] what became of every request. It has no
 //! files, no wall clock, no threads and no I/O, and is a pure function of its inputs.
 //!
-//! The life of a request: [`fleet`] receives it and routes it; [`replica`] hands it to its [`engine`], whose
+//! The life of a request: [`fleet`] receives it and routes it; a replica hands it to its [`engine`], whose
 //! scheduler admits it to a batch when [`kv`] has blocks for it; [`cost`] says how long the batch takes; when
 //! it ends, the fleet writes its [`request::Outcome`].
 

@@ -2,7 +2,7 @@
 //!
 //! [`Engine::schedule`] forms a batch as `Scheduler.schedule` does; [`Engine::update`] takes its result as
 //! `Scheduler.update_from_output` does. Both are checked field by field against recordings of the real
-//! scheduler. The engine knows order and blocks, not time: [`crate::replica`] gives steps their duration.
+//! scheduler. The engine knows order and blocks, not time: the replica around it gives steps their duration.
 //!
 //! | rule | file |
 //! |---|---|

@@ -2,6 +2,7 @@
 //! which blocks are free and which are cached: a [`Pool`], of which [`block_pool`] is the id-exact one.
 
 pub mod block_pool;
+pub mod extent_pool;
 pub mod manager;
 pub mod sizing;
 
