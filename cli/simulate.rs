@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use forerun_planner::assemble::assemble;
+use forerun_planner::assemble::{KvForm, assemble};
 use forerun_planner::error::{Error, InputError};
 use forerun_planner::scenario::overrides::Override;
 use forerun_planner::scenario::read::{self, Origin};
@@ -62,12 +62,24 @@ pub(crate) struct Args {
     /// Write one CSV line per request to this file.
     #[arg(long, value_name = "FILE")]
     outcomes: Option<PathBuf>,
+    /// How KV blocks are kept: `extents` is fast; `exact` steps every request and block by itself. Both give the
+    /// same results.
+    #[arg(long, value_enum, default_value_t)]
+    kv: Kv,
     /// Exit with code 1 when the scenario's SLO does not hold.
     #[arg(long)]
     assert_slo: bool,
     /// How to print the summary.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+/// How KV blocks are kept.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Kv {
+    #[default]
+    Extents,
+    Exact,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -78,7 +90,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => Origin::BuiltIn,
     };
     let loaded = read::read(origin, &overrides).map_err(Error::Input)?;
-    let assembled = assemble(&loaded).map_err(Error::Input)?;
+    let mut assembled = assemble(&loaded).map_err(Error::Input)?;
+    assembled.fleet.kv = match args.kv {
+        Kv::Extents => KvForm::Extents,
+        Kv::Exact => KvForm::Exact,
+    };
     if args.assert_slo && assembled.slo.attainment.is_none() && assembled.slo.aggregate.is_empty() {
         let why = "--assert-slo: the scenario has no limit on the whole run; add `attainment` or, say, `ttft_p99` to `slo`";
         return Err(Error::Input(InputError::new(why)).into());

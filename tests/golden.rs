@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use forerun_sim::engine::config::{EngineConfig, Policy};
-use forerun_sim::engine::{Batch, Engine, EngineRequest};
-use forerun_sim::kv::Pool as _;
+use forerun_sim::engine::{Batch, Engine, EngineRequest, Scheduled};
+use forerun_sim::kv::Pool;
+use forerun_sim::kv::block_pool::BlockPool;
+use forerun_sim::kv::extent_pool::ExtentPool;
 use forerun_sim::prompt::{Content, Prompt};
 use forerun_sim::request::RequestId;
 use serde::Deserialize;
@@ -93,10 +95,35 @@ pub(crate) fn unsupported(json: &str) -> Result<Option<&'static str>, String> {
     })
 }
 
+/// A pool that the engine can be replayed with.
+pub(crate) trait Recorded: Pool + Clone {
+    /// The ids of the blocks that a part of the last batch holds, where the pool knows them.
+    fn block_table(engine: &Engine<Self>, part: &Scheduled) -> Option<Vec<u32>>;
+}
+
+impl Recorded for BlockPool {
+    fn block_table(engine: &Engine<Self>, part: &Scheduled) -> Option<Vec<u32>> {
+        Some(engine.block_table(part).to_vec())
+    }
+}
+
+impl Recorded for ExtentPool {
+    fn block_table(_: &Engine<Self>, _: &Scheduled) -> Option<Vec<u32>> {
+        None
+    }
+}
+
+/// Both forms of the engine. The one with block ids is compared in every field; the fast one in every field but
+/// block ids and, of requests in lockstep, the names of those that emit.
+pub(crate) const FORMS: [Replay; 2] = [replay::<BlockPool>, replay::<ExtentPool>];
+
+/// From a recording to the number of steps compared, or the first difference.
+type Replay = fn(&str) -> Result<usize, String>;
+
 /// Replays one recording; the number of steps compared, or the first difference.
-pub(crate) fn replay(json: &str) -> Result<usize, String> {
+fn replay<P: Recorded>(json: &str) -> Result<usize, String> {
     let recording: Recording = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    let mut player = Player::new(&recording);
+    let mut player = Player::<P>::new(&recording);
     let depth = if recording.config.scheduler == "async" { 2 } else { 1 };
     // Batches in flight, each with the recorded step that it belongs to.
     let mut flight: VecDeque<(usize, Batch)> = VecDeque::new();
@@ -108,7 +135,8 @@ pub(crate) fn replay(json: &str) -> Result<usize, String> {
         for id in &step.arrived {
             player.add(id);
         }
-        let batch = player.schedule(step)?;
+        let in_flight = flight.iter_mut().map(|(_, batch)| batch);
+        let batch = player.schedule(step, in_flight)?;
         let empty = batch.is_empty();
         flight.push_back((index, batch));
         if flight.len() == depth || empty {
@@ -122,14 +150,14 @@ pub(crate) fn replay(json: &str) -> Result<usize, String> {
     Ok(recording.steps.len())
 }
 
-struct Player<'a> {
-    engine: Engine,
+struct Player<'a, P: Pool> {
+    engine: Engine<P>,
     specs: &'a [Spec],
     contents: BTreeMap<&'a str, u64>,
     adapters: Vec<&'a str>,
 }
 
-impl<'a> Player<'a> {
+impl<'a, P: Recorded> Player<'a, P> {
     fn new(recording: &'a Recording) -> Self {
         let c = &recording.config;
         let engine = Engine::new(EngineConfig {
@@ -208,10 +236,29 @@ impl<'a> Player<'a> {
         });
     }
 
-    fn schedule(&mut self, step: &Step) -> Result<Batch, String> {
+    fn schedule<'b>(
+        &mut self,
+        step: &Step,
+        in_flight: impl Iterator<Item = &'b mut Batch>,
+    ) -> Result<Batch, String> {
+        if !self.engine.cohort_holds() {
+            self.engine.dissolve(in_flight, &mut Vec::new());
+        }
         let mut batch = Batch::default();
         self.engine.schedule(&mut batch);
         self.engine.assert_consistent();
+        self.compare_schedule(step, &self.listed(&batch))?;
+        Ok(batch)
+    }
+
+    /// The batch with those decodes listed too that run in lockstep.
+    fn listed(&self, batch: &Batch) -> Batch {
+        let mut batch = batch.clone();
+        self.engine.clone().dissolve(std::iter::once(&mut batch), &mut Vec::new());
+        batch
+    }
+
+    fn compare_schedule(&self, step: &Step, batch: &Batch) -> Result<(), String> {
         let scheduled: Vec<_> = batch
             .scheduled
             .iter()
@@ -231,19 +278,24 @@ impl<'a> Player<'a> {
         same(step, "waiting", &self.names(self.engine.waiting()), &strs(&step.waiting))?;
         same(step, "free_blocks", &self.engine.kv().pool().free(), &step.free_blocks)?;
         if let Some(blocks) = &step.blocks {
-            let tables = batch.scheduled.iter();
-            let tables =
-                tables.map(|part| (self.name(part.id).to_owned(), self.engine.block_table(part).to_vec()));
-            same(step, "blocks", &tables.collect(), blocks)?;
+            let table =
+                |part| P::block_table(&self.engine, part).map(|ids| (self.name(part.id).to_owned(), ids));
+            if let Some(tables) = batch.scheduled.iter().map(table).collect() {
+                same(step, "blocks", &tables, blocks)?;
+            }
         }
-        Ok(batch)
+        Ok(())
     }
 
     fn update(&mut self, step: &Step, batch: &Batch) -> Result<(), String> {
         let mut tokens = Vec::new();
-        self.engine.update(batch, &mut tokens);
+        let lockstep = self.engine.update(batch, &mut tokens);
         self.engine.assert_consistent();
         if let Some(emitted) = &step.emitted {
+            let listed = tokens.iter().filter(|token| !token.lockstep).count();
+            same(step, "number of tokens emitted", &(listed + lockstep as usize), &emitted.len())?;
+        }
+        if let Some(emitted) = step.emitted.as_ref().filter(|_| !P::LOCKSTEP) {
             let got = tokens.iter().map(|token| (self.name(token.id).to_owned(), 1)).collect();
             same(step, "emitted", &got, emitted)?;
         }

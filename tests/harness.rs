@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use forerun_policies::Preset;
-use forerun_sim::cost::{CostModel, StepShape, StepTime};
+use forerun_sim::cost::{CostModel, Prepared, StepShape};
 use forerun_sim::engine::config::{EngineConfig, Policy};
-use forerun_sim::fleet::{self, Client, FleetConfig, Overhead, PoolConfig};
+use forerun_sim::fleet::{self, Client, FleetConfig, KvForm, Overhead, PoolConfig};
 use forerun_sim::observer::{Observer, RunTotals};
 use forerun_sim::prompt::{Content, Prompt};
 use forerun_sim::request::{Label, Labels, Outcome, ReplicaId, Request, RequestId, Status, Stop};
@@ -82,6 +82,7 @@ pub(crate) fn bare_fleet(replicas: u32, engine: EngineConfig, cost: impl CostMod
     };
     FleetConfig {
         pools: vec![pool],
+        kv: KvForm::Extents,
         overhead: Overhead::default(),
         client: Client::default(),
         warm_up: Time::ZERO,
@@ -99,9 +100,9 @@ pub(crate) struct Linear {
 }
 
 impl CostModel for Linear {
-    fn step(&self, shape: &StepShape) -> StepTime {
+    fn prepare(&self, shape: &StepShape) -> Prepared {
         let work = self.token * u64::from(shape.tokens()) + self.request * u64::from(shape.requests());
-        StepTime { gpu: ns(self.step + work), cpu: ns(self.cpu) }
+        Prepared { fixed_ns: (self.step + work) as f64, ns_per_context_token: 0.0, cpu: ns(self.cpu) }
     }
 }
 
@@ -113,6 +114,7 @@ pub(crate) struct Line {
 }
 
 /// A source that plays lines in order of time; ids are line numbers.
+#[derive(Clone)]
 pub(crate) struct Script {
     /// Ids of requests are their places here.
     lines: Vec<Line>,
@@ -208,15 +210,13 @@ impl Observer for Record {
         self.arrived.push((request.id, request.arrival));
     }
 
-    fn token_gaps(&mut self, at: Time, gap: Span, count: u32) {
-        self.not_before(at);
+    fn token_gaps(&mut self, _: Time, gap: Span, count: u32) {
         assert!(gap > Span::ZERO && count > 0, "tokens of a request come one after another");
         self.gaps += u64::from(count);
         self.gap_nanos += gap.as_nanos() * u64::from(count);
     }
 
-    fn step_done(&mut self, at: Time, _: ReplicaId, prefill_tokens: u32, emitted: u32) {
-        self.not_before(at);
+    fn step_done(&mut self, _: Time, _: ReplicaId, prefill_tokens: u32, emitted: u32) {
         self.steps += 1;
         self.prefill_tokens += u64::from(prefill_tokens);
         self.emitted += u64::from(emitted);
@@ -275,8 +275,24 @@ pub(crate) struct Run {
     pub(crate) most_in_flight: u64,
 }
 
-/// Plays a script on a fleet with the named routing policy.
-pub(crate) fn play(config: &FleetConfig, mut script: Script, policy: &str) -> Run {
+/// Plays a script on a fleet with the named routing policy, in both forms of the engine, which must not differ in
+/// anything.
+pub(crate) fn play(config: &FleetConfig, script: Script, policy: &str) -> Run {
+    let exact = play_form(config, KvForm::Exact, script.clone(), policy);
+    let fast = play_form(config, KvForm::Extents, script, policy);
+    for (fast, exact) in fast.record.outcomes.iter().zip(&exact.record.outcomes) {
+        assert_eq!(format!("{fast:?}"), format!("{exact:?}"), "an outcome of the fast and the exact form");
+    }
+    let told = |run: &Run| {
+        let Record { arrived, outcomes, gaps, gap_nanos, steps, prefill_tokens, emitted, .. } = &run.record;
+        let counts = (arrived.clone(), outcomes.len(), *gaps, *gap_nanos, *steps, *prefill_tokens, *emitted);
+        format!("{counts:?} {:?} {}", run.totals, run.routed)
+    };
+    assert_eq!(told(&fast), told(&exact), "what was told of the fast and of the exact form");
+    exact
+}
+
+fn play_form(config: &FleetConfig, kv: KvForm, mut script: Script, policy: &str) -> Run {
     let mut router = Watched {
         inner: Preset::find(policy).expect("a policy of this name").router(7),
         asked: 0,
@@ -285,7 +301,8 @@ pub(crate) fn play(config: &FleetConfig, mut script: Script, policy: &str) -> Ru
         probes: script.probes.iter().map(|probe| probe.id).collect(),
     };
     let mut record = Record::default();
-    let totals = fleet::run(config, &mut script, &mut router, &mut record).expect("the run ends by itself");
+    let config = FleetConfig { kv, ..config.clone() };
+    let totals = fleet::run(&config, &mut script, &mut router, &mut record).expect("the run ends by itself");
     let Watched { asked: routed, probed: left_over, most: most_in_flight, .. } = router;
     Run { record, totals, routed, left_over, most_in_flight }
 }

@@ -12,7 +12,7 @@ use forerun_sim::cost::CostModel;
 use forerun_sim::cost::closed_form::{CPU_PER_REQUEST, CPU_PER_STEP, ClosedForm, ClosedFormInput};
 use forerun_sim::engine::config::{EngineConfig, Policy};
 use forerun_sim::engine::{Batch, Engine, EngineRequest, Handle};
-use forerun_sim::fleet::{Client, FleetConfig, Overhead, PoolConfig};
+use forerun_sim::fleet::{Client, FleetConfig, KvForm, Overhead, PoolConfig};
 use forerun_sim::kv::Pool as _;
 use forerun_sim::prompt::{Content, Prompt};
 use forerun_sim::request::{
@@ -231,6 +231,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     (pools(), around, vec(ask(), 1..40), policy).prop_map(|(pools, around, asks, policy)| {
         let ((routing, api_server, tokenize), timeout, retries, warm_up, horizon) = around;
         let fleet = FleetConfig {
+            kv: KvForm::Extents,
             pools,
             overhead: Overhead {
                 routing: ns(routing),

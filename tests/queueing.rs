@@ -1,6 +1,6 @@
 //! The simulator against what queueing theory, arithmetic by hand and vLLM's rules say.
 
-use forerun_sim::cost::{CostModel, StepShape, StepTime};
+use forerun_sim::cost::{CostModel, Prepared, StepShape};
 use forerun_sim::engine::config::{EngineConfig, Policy};
 use forerun_sim::engine::{Batch, Engine, EngineRequest};
 use forerun_sim::fleet::{self, Client};
@@ -25,8 +25,8 @@ const SERVICE: u64 = 1_000_000;
 struct Always(Span);
 
 impl CostModel for Always {
-    fn step(&self, _: &StepShape) -> StepTime {
-        StepTime { gpu: self.0, cpu: Span::ZERO }
+    fn prepare(&self, _: &StepShape) -> Prepared {
+        Prepared { fixed_ns: self.0.as_nanos() as f64, ns_per_context_token: 0.0, cpu: Span::ZERO }
     }
 }
 

@@ -11,6 +11,7 @@ use forerun_reports::slo::Slo;
 use forerun_sim::catalog::{self, Gpu, Model};
 use forerun_sim::cost::closed_form::{CPU_PER_REQUEST, CPU_PER_STEP, ClosedForm, ClosedFormInput};
 use forerun_sim::engine::config::{EngineConfig, Policy, batch_defaults};
+pub use forerun_sim::fleet::KvForm;
 use forerun_sim::fleet::{Client, FleetConfig, Overhead, PoolConfig};
 use forerun_sim::kv::sizing::{GPU_MEMORY_UTILIZATION, KvSizing, SizingInput};
 use forerun_sim::time::{Span, Time};
@@ -104,6 +105,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     check_overhead(&overhead).map_err(in_file)?;
     let fleet = FleetConfig {
         pools: pools.iter().map(|pool| pool.config.clone()).collect(),
+        kv: KvForm::default(),
         overhead: fixed_costs(&overhead),
         client: Client {
             timeout: spec.client.timeout.map(|duration| duration.0),

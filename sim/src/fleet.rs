@@ -8,14 +8,17 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use crate::agenda::Agenda;
 use crate::cost::CostModel;
 use crate::engine::config::EngineConfig;
 use crate::engine::{Admission, Batch, EngineRequest, Handle, Token};
 use crate::event::{EventQueue, Rank};
 use crate::kv::Pool;
 use crate::kv::block_pool::BlockPool;
+use crate::kv::extent_pool::ExtentPool;
 use crate::ledger::Account;
 use crate::observer::{Observer, ReplicaTotals, RunTotals};
+use crate::prompt::Prompt;
 use crate::replica::Replica;
 use crate::request::{Cause, Failure, Label, Outcome, Rejection, ReplicaId, Request, RequestId, Status};
 use crate::router::{Endpoint, Router};
@@ -66,11 +69,23 @@ pub struct Client {
     pub retries: u32,
 }
 
+/// In which form KV blocks are kept. Both give the same outcomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvForm {
+    /// Runs of blocks, and decodes in lockstep: a step costs what changes in it.
+    #[default]
+    Extents,
+    /// Block by block, every request in every step: the reference, equal to vLLM's recordings in every id.
+    Exact,
+}
+
 /// Everything that a run needs besides its source and router.
 #[derive(Clone, Debug)]
 pub struct FleetConfig {
     /// The pools. Requests that name no model go to the pools of the first one's model.
     pub pools: Vec<PoolConfig>,
+    /// In which form KV blocks are kept.
+    pub kv: KvForm,
     /// Fixed costs between client and engine.
     pub overhead: Overhead,
     /// What clients do when they wait too long.
@@ -110,7 +125,10 @@ pub fn run<O: Observer>(
     router: &mut dyn Router,
     observer: &mut O,
 ) -> Result<RunTotals, RunError> {
-    Fleet::<O, BlockPool>::new(config, source, router, observer).run()
+    match config.kv {
+        KvForm::Extents => Fleet::<O, ExtentPool>::new(config, source, router, observer).run(),
+        KvForm::Exact => Fleet::<O, BlockPool>::new(config, source, router, observer).run(),
+    }
 }
 
 /// How many events pass between two looks at the observer's wish to stop.
@@ -122,12 +140,19 @@ enum Event {
     Route(RequestId, Attempt),
     /// The request reaches its replica's engine.
     Receive(RequestId, Attempt),
-    /// A step of the replica ends.
-    StepDone(ReplicaId),
-    /// An idle replica starts a step.
-    Wake(ReplicaId),
     /// The client's patience ends.
     Timeout(RequestId, Attempt),
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// The source's.
+    Arrival,
+    /// A request's on its way.
+    Event,
+    /// A replica's.
+    Replica(ReplicaId, Rank),
 }
 
 /// How often a request was sent before: events of an earlier attempt are void.
@@ -150,6 +175,14 @@ struct Live {
     preemptions: u32,
 }
 
+impl Live {
+    /// Whether no other request can ever have had a prefix in common with this one.
+    fn is_first_of_its_kind(&self) -> bool {
+        let private = self.request.prompt.segments().first().is_some_and(|first| first.content.is_private());
+        private && self.attempt == 0 && self.request.session.as_ref().is_none_or(|session| session.turn == 1)
+    }
+}
+
 struct Fleet<'a, O, P: Pool> {
     config: &'a FleetConfig,
     source: &'a mut dyn Source,
@@ -164,6 +197,7 @@ struct Fleet<'a, O, P: Pool> {
     model_of_label: FxHashMap<Label, Option<usize>>,
     live: FxHashMap<RequestId, Live>,
     events: EventQueue<Event>,
+    agenda: Agenda,
     tokens: Vec<Token>,
     now: Time,
     steps: u64,
@@ -199,6 +233,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
                 replicas.push(Replica::new(pool.engine.clone(), pool.cost.clone(), totals, config.warm_up));
             }
         }
+        let agenda = Agenda::new(replicas.len());
         Self {
             config,
             source,
@@ -211,6 +246,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             model_of_label: FxHashMap::default(),
             live: FxHashMap::default(),
             events: EventQueue::default(),
+            agenda,
             tokens: Vec::new(),
             now: Time::ZERO,
             steps: 0,
@@ -219,29 +255,20 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
 
     fn run(mut self) -> Result<RunTotals, RunError> {
         let mut until_tick = EVENTS_PER_TICK;
-        loop {
-            let arrival = self.source.peek().map_err(RunError::Source)?;
-            // The clock does not wait for the patience of clients who have long had their answer.
-            while self.events.front().is_some_and(|event| self.is_void(event)) {
-                self.events.pop();
-            }
-            let event = self.events.peek();
-            let next = match (arrival, event) {
-                (None, None) => break,
-                // Arrivals of an instant come after the steps that end then, before everything else.
-                (Some(at), Some((time, rank))) if (at, Rank::Arrival) <= (time, rank) => (at, true),
-                (Some(at), None) => (at, true),
-                (_, Some((time, _))) => (time, false),
-            };
-            if let Some(horizon) = self.config.horizon.filter(|&horizon| next.0 > horizon) {
+        while let Some((at, next)) = self.next()? {
+            if let Some(horizon) = self.config.horizon.filter(|&horizon| at > horizon) {
                 return Ok(self.cut(horizon));
             }
-            debug_assert!(next.0 >= self.now, "time runs forwards");
-            self.now = next.0;
-            if next.1 {
-                self.arrive()?;
-            } else if let Some((_, event)) = self.events.pop() {
-                self.handle(event)?;
+            debug_assert!(at >= self.now, "time runs forwards");
+            self.now = at;
+            match next {
+                Next::Arrival => self.arrive()?,
+                Next::Event => {
+                    if let Some((_, event)) = self.events.pop() {
+                        self.handle(event);
+                    }
+                }
+                Next::Replica(id, rank) => self.take_turn(id, rank)?,
             }
             until_tick -= 1;
             if until_tick == 0 {
@@ -260,9 +287,35 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
         }
     }
 
+    /// What happens next, and when. Of an instant, steps end first; then requests arrive, those that are sent
+    /// before those on their way; then idle replicas wake; then clients look at their watches.
+    fn next(&mut self) -> Result<Option<(Time, Next)>, RunError> {
+        // The clock does not wait for the patience of clients who have long had their answer.
+        while self.events.front().is_some_and(|event| self.is_void(event)) {
+            self.events.pop();
+        }
+        let mut next = self.agenda.first().map(|(at, rank, id)| ((at, rank), Next::Replica(id, rank)));
+        let mut offer = |key: (Time, Rank), what| {
+            if next.as_ref().is_none_or(|(earliest, _)| key < *earliest) {
+                next = Some((key, what));
+            }
+        };
+        if let Some(at) = self.source.peek().map_err(RunError::Source)? {
+            offer((at, Rank::Arrival), Next::Arrival);
+        }
+        if let Some(key) = self.events.peek() {
+            offer(key, Next::Event);
+        }
+        Ok(next.map(|((at, _), what)| (at, what)))
+    }
+
     /// Stops at the horizon: whatever is in flight stays unfinished.
     fn cut(mut self, horizon: Time) -> RunTotals {
         self.now = horizon;
+        for index in 0..self.replicas.len() {
+            self.catch_up(index, true);
+            self.dissolve(index);
+        }
         let mut left: Vec<_> = self.live.keys().copied().collect();
         left.sort_unstable();
         for id in left {
@@ -288,22 +341,69 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             Event::Route(id, attempt) | Event::Receive(id, attempt) | Event::Timeout(id, attempt) => {
                 self.live.get(id).is_none_or(|live| live.attempt != *attempt)
             }
-            Event::StepDone(_) | Event::Wake(_) => false,
         }
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), RunError> {
+    fn handle(&mut self, event: Event) {
         match event {
             Event::Route(id, attempt) => self.route(id, attempt),
             Event::Receive(id, attempt) => self.receive(id, attempt),
-            Event::StepDone(replica) => return self.step_done(replica),
-            Event::Wake(replica) => {
-                self.replicas[replica.0 as usize].waking = false;
-                return self.pump(replica);
-            }
             Event::Timeout(id, attempt) => self.time_out(id, attempt),
         }
+    }
+
+    /// A replica's step ends, or it wakes.
+    fn take_turn(&mut self, id: ReplicaId, rank: Rank) -> Result<(), RunError> {
+        let index = id.0 as usize;
+        if rank == Rank::Wake {
+            self.replicas[index].wake = None;
+            self.pump(id, rank)?;
+        } else {
+            self.catch_up(index, true);
+            if self.replicas[index].step_ends(self.now) {
+                self.step_done(id)?;
+            }
+        }
+        self.announce(index);
         Ok(())
+    }
+
+    /// Takes the quiet steps of a replica that have ended by now; those that end just now only if `inclusive`.
+    fn catch_up(&mut self, index: usize, inclusive: bool) {
+        let id = ReplicaId(index as u32);
+        self.steps += self.replicas[index].run_quiet(id, self.now, inclusive, self.observer);
+    }
+
+    /// Lets all other replicas catch up with an event of this rank at replica `index`: of those whose steps end just
+    /// now, the ones of lower index have had their turn. What they have generated of `answers` is named.
+    fn catch_up_others(&mut self, index: usize, rank: Rank, answers: Option<&Prompt>) {
+        for other in (0..self.replicas.len()).filter(|&other| other != index) {
+            self.catch_up(other, rank == Rank::Wake || other < index);
+            if let Some(prompt) = answers {
+                self.replicas[other].engine.expose(prompt, false);
+            }
+        }
+    }
+
+    /// Makes ordinary requests of a replica's decodes in lockstep.
+    fn dissolve(&mut self, index: usize) {
+        self.replicas[index].dissolve();
+        self.note_dissolved(index);
+    }
+
+    /// Requests that have left the lockstep know their own tokens again.
+    fn note_dissolved(&mut self, index: usize) {
+        let Replica { dissolved, last_result, .. } = &mut self.replicas[index];
+        for (id, emitted) in dissolved.drain(..) {
+            let live = self.live.get_mut(&id).expect("a decode is in flight");
+            live.emitted = emitted;
+            live.last_token = *last_result;
+        }
+    }
+
+    /// Tells the agenda when the replica has something to do.
+    fn announce(&mut self, index: usize) {
+        self.agenda.set(ReplicaId(index as u32), self.replicas[index].next_event());
     }
 
     /// A client sends its request.
@@ -377,9 +477,11 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
 
     /// The request reaches its replica's engine.
     fn receive(&mut self, id: RequestId, attempt: Attempt) {
-        let Some(live) = self.live.get_mut(&id).filter(|live| live.attempt == attempt) else { return };
-        let replica_id = live.replica.expect("routed before it is received");
-        let replica = &mut self.replicas[replica_id.0 as usize];
+        let Some(live) = self.live.get(&id).filter(|live| live.attempt == attempt) else { return };
+        let index = live.replica.expect("routed before it is received").0 as usize;
+        self.catch_up(index, true);
+        let replica = &mut self.replicas[index];
+        let live = self.live.get_mut(&id).expect("just seen");
         let config = replica.engine.config();
         let rejection = if live.request.prompt.tokens() >= config.max_model_len {
             Some(Rejection::TooLong)
@@ -395,17 +497,18 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
         live.queued = Some(self.now);
         live.account.plain(self.now, &replica.clock, Cause::EngineQueueStep);
         replica.revisit.push(id);
-        if replica.is_idle() && !replica.waking {
-            replica.waking = true;
-            self.events.push(self.now, Rank::Wake, Event::Wake(replica_id));
+        if replica.is_idle() {
+            replica.wake = Some(self.now);
         }
+        self.announce(index);
     }
 
-    /// Forms batches until enough are in flight, and starts the oldest.
-    fn pump(&mut self, id: ReplicaId) -> Result<(), RunError> {
+    /// Forms batches until enough are in flight, and starts the oldest; as part of an event of this rank.
+    fn pump(&mut self, id: ReplicaId, rank: Rank) -> Result<(), RunError> {
         let index = id.0 as usize;
         while let Some(batch) = self.replicas[index].form_batch(self.now) {
-            self.note_schedule(id, &batch);
+            self.note_dissolved(index);
+            self.note_schedule(id, rank, &batch);
             if batch.is_empty() {
                 // By priority a request may have preempted itself before anybody else had a turn. vLLM steps on
                 // at once when no batch is in flight.
@@ -418,9 +521,8 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             }
             self.replicas[index].launch(batch);
         }
-        if let Some(end) = self.replicas[index].start_step(self.now) {
+        if self.replicas[index].start_step(self.now) {
             self.steps += 1;
-            self.events.push(end, Rank::StepDone, Event::StepDone(id));
         } else if self.replicas[index].is_idle() && self.replicas[index].engine.has_requests() {
             return Err(self.stuck(index));
         }
@@ -428,7 +530,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
     }
 
     /// Books what the scheduler just decided.
-    fn note_schedule(&mut self, id: ReplicaId, batch: &Batch) {
+    fn note_schedule(&mut self, id: ReplicaId, rank: Rank, batch: &Batch) {
         let (now, index) = (self.now, id.0 as usize);
         let Replica { revisit, clock, .. } = &mut self.replicas[index];
         for request in revisit.drain(..) {
@@ -448,11 +550,11 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             revisit.push(request);
         }
         for admission in &batch.admitted {
-            self.note_admission(index, admission);
+            self.note_admission(index, rank, admission);
         }
     }
 
-    fn note_admission(&mut self, index: usize, admission: &Admission) {
+    fn note_admission(&mut self, index: usize, rank: Rank, admission: &Admission) {
         let live = self.live.get_mut(&admission.id).expect("an admitted request is in flight");
         live.account.plain(self.now, &self.replicas[index].clock, Cause::OwnPrefill);
         if live.scheduled.is_none() {
@@ -460,6 +562,11 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             live.cached_tokens = admission.hit_tokens;
             let prompt_tokens = live.request.prompt.tokens();
             let handle = live.handle.expect("an admitted request is in its engine");
+            if live.is_first_of_its_kind() {
+                return;
+            }
+            let answers = live.request.prompt.has_answers().then(|| live.request.prompt.clone());
+            self.catch_up_others(index, rank, answers.as_ref());
             let duplicates = self.duplicate_tokens(index, handle, admission.hit_tokens, prompt_tokens);
             self.live.get_mut(&admission.id).expect("just seen").duplicate_tokens = duplicates;
         }
@@ -480,16 +587,22 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
     /// A step ends: its tokens reach their clients, and the next step starts.
     fn step_done(&mut self, id: ReplicaId) -> Result<(), RunError> {
         let index = id.0 as usize;
+        let since_last = self.now.since(self.replicas[index].last_result);
         let done = self.replicas[index].finish_step(self.now);
         let mut tokens = std::mem::take(&mut self.tokens);
-        self.replicas[index].engine.update(&done.batch, &mut tokens);
+        let lockstep = self.replicas[index].engine.update(&done.batch, &mut tokens);
         self.replicas[index].note_blocks(self.now);
-        self.observer.step_done(self.now, id, done.shape.prefill_tokens, tokens.len() as u32);
+        let listed = tokens.iter().filter(|token| !token.lockstep).count() as u32;
+        self.observer.step_done(self.now, id, done.shape.prefill_tokens, listed + lockstep);
+        if lockstep > 0 {
+            // All of them emitted a token in the step before.
+            self.observer.token_gaps(self.now, since_last, lockstep);
+        }
         self.replicas[index].recycle(done.batch);
         self.deliver(index, &tokens);
         tokens.clear();
         self.tokens = tokens;
-        self.pump(id)
+        self.pump(id, Rank::StepDone)
     }
 
     fn deliver(&mut self, index: usize, tokens: &[Token]) {
@@ -499,7 +612,9 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             let clock = &self.replicas[index].clock;
             let live = self.live.get_mut(&token.id).expect("a token has a request in flight");
             live.emitted = token.emitted;
-            if live.first_token.is_none() {
+            if token.lockstep {
+                // Its gap is counted with the others'.
+            } else if live.first_token.is_none() {
                 live.first_token = Some(now);
             } else {
                 let own = now.since(live.last_token);
@@ -547,8 +662,11 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
         let Some(replica) = live.replica else { return };
         let index = replica.0 as usize;
         if let Some(handle) = live.handle.take() {
+            self.catch_up(index, true);
+            self.dissolve(index);
             self.replicas[index].engine.abort(handle);
             self.replicas[index].note_blocks(self.now);
+            self.announce(index);
         }
         let endpoints = &mut self.models[self.model_of_pool[self.pool_of[index]]];
         let endpoint = endpoints.iter_mut().find(|endpoint| endpoint.replica == replica);

@@ -8,6 +8,7 @@
 //! scheduler admits it to a batch when [`kv`] has blocks for it; [`cost`] says how long the batch takes; when
 //! it ends, the fleet writes its [`request::Outcome`].
 
+mod agenda;
 pub mod catalog;
 pub mod cost;
 pub mod engine;

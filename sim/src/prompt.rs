@@ -31,6 +31,18 @@ impl Content {
         Self::tagged(3, id)
     }
 
+    /// Whether this is text that only one request, or the later turns of its session, contain.
+    #[must_use]
+    pub const fn is_private(self) -> bool {
+        self.0 >> 60 == 2
+    }
+
+    /// Whether this is text that some request generates.
+    #[must_use]
+    pub const fn is_generated(self) -> bool {
+        self.0 >> 60 == 3
+    }
+
     /// A block of a recorded trace, by its recorded hash.
     #[must_use]
     pub const fn recorded(hash: u64) -> Self {
@@ -121,6 +133,12 @@ impl Prompt {
     #[must_use]
     pub fn tokens(&self) -> u32 {
         self.tokens
+    }
+
+    /// Whether it contains text that some request generates.
+    #[must_use]
+    pub fn has_answers(&self) -> bool {
+        self.segments.iter().any(|segment| segment.content.is_generated())
     }
 
     /// The segments in order.

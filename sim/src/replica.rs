@@ -8,13 +8,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::cost::{CostModel, StepShape};
+use crate::cost::{CostModel, Prepared, StepShape};
 use crate::engine::config::EngineConfig;
 use crate::engine::{Batch, Engine};
+use crate::event::Rank;
 use crate::kv::Pool;
 use crate::ledger::ReplicaClock;
-use crate::observer::ReplicaTotals;
-use crate::request::{Cause, RequestId};
+use crate::observer::{Observer, ReplicaTotals};
+use crate::request::{Cause, ReplicaId, RequestId};
 use crate::time::{Span, Time};
 
 /// A batch in flight.
@@ -43,11 +44,17 @@ pub(crate) struct Replica<P: Pool> {
     /// Waiting requests whose reason to wait changes when the scheduler looks next: those received since it
     /// last looked, and those that it then passed over for their adapter.
     pub(crate) revisit: Vec<RequestId>,
-    /// Whether a wake is already on its way.
-    pub(crate) waking: bool,
+    /// When an idle replica wakes.
+    pub(crate) wake: Option<Time>,
+    /// Requests that have just left the lockstep of the decodes, with their tokens so far.
+    pub(crate) dissolved: Vec<(RequestId, u32)>,
+    /// When the result of the last step came in.
+    pub(crate) last_result: Time,
     cost: Arc<dyn CostModel>,
     flights: VecDeque<Flight>,
     spare: Vec<Batch>,
+    /// Why the requests that wait were not admitted when the scheduler last looked.
+    blocked: Option<Cause>,
     totals: ReplicaTotals,
     blocks_used: Gauge,
     /// Time integrals and counters start here.
@@ -71,7 +78,10 @@ impl<P: Pool> Replica<P> {
             engine: Engine::new(config),
             clock: ReplicaClock::default(),
             revisit: Vec::new(),
-            waking: false,
+            wake: None,
+            dissolved: Vec::new(),
+            last_result: Time::ZERO,
+            blocked: None,
             cost,
             flights: VecDeque::new(),
             spare: Vec::new(),
@@ -97,8 +107,12 @@ impl<P: Pool> Replica<P> {
         if self.flights.len() == depth {
             return None;
         }
+        if !self.engine.cohort_holds() {
+            self.dissolve();
+        }
         let mut batch = self.spare.pop().unwrap_or_default();
         self.engine.schedule(&mut batch);
+        self.blocked = batch.blocked;
         self.clock.block(now, batch.blocked.unwrap_or(Cause::EngineQueueStep));
         self.note_blocks(now);
         if now >= self.observed_from {
@@ -111,23 +125,32 @@ impl<P: Pool> Replica<P> {
     pub(crate) fn launch(&mut self, batch: Batch) {
         let mut shape = StepShape::default();
         batch.scheduled.iter().for_each(|part| shape.add(part));
+        shape.add_cohort(batch.cohort);
         let overlapped = !self.flights.is_empty();
         self.flights.push_back(Flight { batch, shape, overlapped, running: None });
     }
 
-    /// Starts the oldest batch in flight, unless it runs already: when it will end.
-    pub(crate) fn start_step(&mut self, now: Time) -> Option<Time> {
-        let flight = self.flights.front_mut().filter(|flight| flight.running.is_none())?;
+    /// Whether the running step ends at `now`.
+    pub(crate) fn step_ends(&self, now: Time) -> bool {
+        self.flights.front().and_then(|flight| flight.running).is_some_and(|(_, end)| end == now)
+    }
+
+    /// Starts the oldest batch in flight, unless it runs already or there is none: whether it did.
+    pub(crate) fn start_step(&mut self, now: Time) -> bool {
+        let Some(flight) = self.flights.front_mut().filter(|flight| flight.running.is_none()) else {
+            return false;
+        };
         let span = self.cost.step(&flight.shape).duration(flight.overlapped);
         // A step takes time, however fast the hardware: otherwise a run might never move on.
         let span = span.max(Span::from_nanos(1));
         flight.running = Some((span, now + span));
         self.totals.steps += u64::from(now >= self.observed_from);
-        Some(now + span)
+        true
     }
 
     /// Takes the step that ends at `now` out of flight. Its result is not yet accounted for.
     pub(crate) fn finish_step(&mut self, now: Time) -> DoneStep {
+        self.last_result = now;
         let Flight { batch, shape, overlapped, running } =
             self.flights.pop_front().expect("a step is running");
         let (span, end) = running.expect("the oldest batch has started");
@@ -138,6 +161,131 @@ impl<P: Pool> Replica<P> {
             self.clock.stall(span.saturating_sub(alone));
         }
         DoneStep { batch, shape }
+    }
+
+    /// Makes ordinary requests of the decodes in lockstep.
+    pub(crate) fn dissolve(&mut self) {
+        let batches = self.flights.iter_mut().map(|flight| &mut flight.batch);
+        self.engine.dissolve(batches, &mut self.dissolved);
+    }
+
+    /// When something happens next that is more than a decode step: exactly, or a bound before it.
+    pub(crate) fn next_event(&self) -> Option<(Time, Rank)> {
+        if let Some(wake) = self.wake {
+            return Some((wake, Rank::Wake));
+        }
+        let (_, end) = self.flights.front()?.running?;
+        let steps = self.assured_quiet_steps();
+        // Decode steps never become shorter as their context grows.
+        let bound = if steps == 0 { end } else { end + self.next_quiet_span(0).times(steps) };
+        Some((bound, Rank::StepDone))
+    }
+
+    /// How many steps from the one that runs on change nothing but the counters of the decodes in lockstep, as long
+    /// as there are blocks for them.
+    fn quiet_steps(&self) -> u64 {
+        let steps = self.engine.quiet_steps();
+        if steps == 0 || !self.revisit.is_empty() || !self.dissolved.is_empty() {
+            return 0;
+        }
+        let depth = if self.engine.config().async_scheduling { 2 } else { 1 };
+        let decodes = self.engine.num_running();
+        let pure =
+            |flight: &Flight| flight.batch.cohort.decodes == decodes && flight.batch.scheduled.is_empty();
+        if self.flights.len() != depth
+            || !self.flights.iter().all(pure)
+            || !self.engine.stays_blocked(self.blocked)
+        {
+            return 0;
+        }
+        steps
+    }
+
+    /// Of the quiet steps, those for which there are blocks whatever happens: each decode takes at most one block in
+    /// as many steps as a block has tokens.
+    fn assured_quiet_steps(&self) -> u64 {
+        match self.quiet_steps() {
+            0 => 0,
+            steps => {
+                let rounds = self.engine.kv().pool().free() / self.engine.num_running();
+                steps.min(u64::from(rounds) * u64::from(self.engine.config().block_size))
+            }
+        }
+    }
+
+    /// Duration of the step that starts when `ahead` quiet steps and the running one have ended.
+    fn next_quiet_span(&self, ahead: u64) -> Span {
+        let decodes = self.engine.num_running();
+        let prepared = self.prepare_decodes(decodes);
+        self.quiet_span(&prepared, ahead)
+    }
+
+    fn prepare_decodes(&self, decodes: u32) -> Prepared {
+        self.cost.prepare(&StepShape { decodes, sampled: decodes, ..StepShape::default() })
+    }
+
+    fn quiet_span(&self, prepared: &Prepared, ahead: u64) -> Span {
+        let overlapped = self.engine.config().async_scheduling;
+        let running = self.flights.front().map_or(0, |flight| flight.batch.step);
+        let context = self.engine.quiet_share(running + 1 + ahead).context;
+        prepared.step(context).duration(overlapped).max(Span::from_nanos(1))
+    }
+
+    /// Takes all quiet steps that end before `until` (or at it), and returns how many.
+    pub(crate) fn run_quiet<O: Observer>(
+        &mut self,
+        id: ReplicaId,
+        until: Time,
+        inclusive: bool,
+        observer: &mut O,
+    ) -> u64 {
+        let Some((mut span, mut end)) = self.flights.front().and_then(|flight| flight.running) else {
+            return 0;
+        };
+        let due = |end: Time| end < until || (inclusive && end == until);
+        if !due(end) {
+            return 0;
+        }
+        let quiet = self.quiet_steps();
+        if quiet == 0 {
+            return 0;
+        }
+        let decodes = self.engine.num_running();
+        let prepared = self.prepare_decodes(decodes);
+        let free = self.engine.kv().pool().free();
+        let used = self.engine.kv().pool().usable() - free;
+        let forming = self.engine.next_step();
+        let (mut steps, mut blocks) = (0, 0);
+        while steps < quiet && due(end) {
+            let needed = self.engine.quiet_blocks(forming + steps);
+            if blocks + needed > free {
+                break;
+            }
+            observer.step_done(end, id, 0, decodes);
+            observer.token_gaps(end, end.since(self.last_result), decodes);
+            self.last_result = end;
+            self.totals.busy += span.min(end.saturating_since(self.observed_from));
+            self.totals.steps += u64::from(end >= self.observed_from);
+            if needed > 0 {
+                blocks += needed;
+                self.blocks_used.set(end, u64::from(used + blocks));
+            }
+            span = self.quiet_span(&prepared, steps);
+            end = end + span;
+            steps += 1;
+        }
+        self.engine.skip_quiet(steps, blocks);
+        for flight in &mut self.flights {
+            flight.batch.step += steps;
+            flight.batch.cohort = self.engine.quiet_share(flight.batch.step);
+            flight.shape = StepShape::default();
+            flight.shape.add_cohort(flight.batch.cohort);
+            flight.overlapped = self.engine.config().async_scheduling;
+        }
+        if let Some(flight) = self.flights.front_mut() {
+            flight.running = Some((span, end));
+        }
+        steps
     }
 
     /// Gives a batch back for reuse.

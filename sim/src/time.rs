@@ -107,6 +107,12 @@ impl Span {
         self.0 as f64 / 1e6
     }
 
+    /// This span `count` times over, or the longest span.
+    #[must_use]
+    pub const fn times(self, count: u64) -> Self {
+        Self(self.0.saturating_mul(count))
+    }
+
     /// The part of this span that exceeds `other`, or zero.
     #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {

@@ -9,7 +9,7 @@
 
 use crate::catalog::{AllReduce, Gpu, Model};
 use crate::cost::cuda_graphs::CudaGraphs;
-use crate::cost::{CostModel, StepShape, StepTime};
+use crate::cost::{CostModel, Prepared, StepShape};
 use crate::time::Span;
 
 /// Bytes of a bf16 or fp16 element.
@@ -75,6 +75,12 @@ pub struct ClosedForm {
     vocabulary: f64,
     cpu_per_step: Span,
     cpu_per_request: Span,
+    /// Everything that depends on the number of tokens alone, by that number, microseconds.
+    by_tokens_us: Vec<f64>,
+    /// Everything that depends on the number of samples alone, by that number, microseconds.
+    by_samples_us: Vec<f64>,
+    /// Reading the keys and values of one token of decode context, nanoseconds.
+    context_token_ns: f64,
 }
 
 impl ClosedForm {
@@ -101,7 +107,7 @@ impl ClosedForm {
             ));
         }
         let split = f64::from(tp);
-        Ok(Self {
+        let mut cost = Self {
             gpu: input.gpu.clone(),
             graphs: CudaGraphs::new(input.max_num_seqs, input.max_num_batched_tokens),
             all_reduce,
@@ -114,17 +120,24 @@ impl ClosedForm {
             vocabulary: f64::from(config.vocab_size) / split,
             cpu_per_step: input.cpu_per_step,
             cpu_per_request: input.cpu_per_request,
-        })
+            by_tokens_us: Vec::new(),
+            by_samples_us: Vec::new(),
+            context_token_ns: 0.0,
+        };
+        cost.tabulate(input.max_num_batched_tokens, input.max_num_seqs);
+        Ok(cost)
     }
 
-    /// GPU time of a step, microseconds.
-    fn gpu_us(&self, shape: &StepShape) -> f64 {
-        if shape.tokens() == 0 {
-            return 0.0;
-        }
-        let tokens = f64::from(self.graphs.padded(shape.tokens()));
-        let layer = self.dense_us(tokens) + self.attention_us(shape) + self.all_reduces_us(tokens);
-        self.embedding_us(tokens) + self.layers * layer + self.head_us(f64::from(shape.sampled))
+    /// Fills the tables, so that preparing a step is a few look-ups. Padding may exceed the budget by a graph.
+    fn tabulate(&mut self, max_num_batched_tokens: u32, max_num_seqs: u32) {
+        let by_tokens = |tokens: u32| {
+            let tokens = f64::from(tokens);
+            let layer = self.dense_us(tokens) + self.all_reduces_us(tokens);
+            self.embedding_us(tokens) + self.layers * layer
+        };
+        self.by_tokens_us = (0..=max_num_batched_tokens.saturating_add(16)).map(by_tokens).collect();
+        self.by_samples_us = (0..=max_num_seqs).map(|samples| self.head_us(f64::from(samples))).collect();
+        self.context_token_ns = self.context_token_us() * 1e3;
     }
 
     /// Everything of a layer that depends on the number of tokens alone.
@@ -156,27 +169,28 @@ impl ClosedForm {
         ELEMENTWISE_LAUNCH_US + elements * ELEMENT_BYTES / bandwidth * 1e6
     }
 
-    /// Attention of one layer. Causal FLOPs: 4 per query-key pair, head and head dimension.
-    fn attention_us(&self, shape: &StepShape) -> f64 {
-        let kv_width = 2.0 * self.kv_heads * self.head_dim;
-        let mut us = 0.0;
-        if shape.prefills > 0 {
-            let kernel = &self.gpu.prefill_attention;
-            let flops = 4.0 * self.heads * self.head_dim * shape.prefill_pairs as f64;
-            let queries = 2.0 * f64::from(shape.prefill_tokens) * self.heads * self.head_dim;
-            let bytes = (shape.prefill_context as f64 * kv_width + queries) * ELEMENT_BYTES;
-            us += kernel.launch_us
-                + flops / (self.gpu.peak_bf16_flops * kernel.compute_efficiency) * 1e6
-                + bytes / (self.gpu.memory_bytes_per_s * kernel.bandwidth_efficiency) * 1e6;
-        }
-        if shape.decodes > 0 {
-            let kernel = &self.gpu.decode_attention;
-            let bytes = shape.decode_context as f64 * kv_width * ELEMENT_BYTES;
-            us += kernel.launch_us
-                + bytes / (self.gpu.memory_bytes_per_s * kernel.bandwidth_efficiency) * 1e6
-                + kernel.us_per_sequence_and_kv_head * f64::from(shape.decodes) * self.kv_heads;
-        }
-        us
+    /// Prefill attention of one layer. Causal FLOPs: 4 per query-key pair, head and head dimension.
+    fn prefill_attention_us(&self, shape: &StepShape) -> f64 {
+        let kernel = &self.gpu.prefill_attention;
+        let flops = 4.0 * self.heads * self.head_dim * shape.prefill_pairs as f64;
+        let keys_and_values = shape.prefill_context as f64 * 2.0 * self.kv_heads * self.head_dim;
+        let queries = 2.0 * f64::from(shape.prefill_tokens) * self.heads * self.head_dim;
+        let bytes = (keys_and_values + queries) * ELEMENT_BYTES;
+        kernel.launch_us
+            + flops / (self.gpu.peak_bf16_flops * kernel.compute_efficiency) * 1e6
+            + bytes / (self.gpu.memory_bytes_per_s * kernel.bandwidth_efficiency) * 1e6
+    }
+
+    /// Decode attention of one layer but for the reading of keys and values.
+    fn decode_attention_us(&self, decodes: u32) -> f64 {
+        let kernel = &self.gpu.decode_attention;
+        kernel.launch_us + kernel.us_per_sequence_and_kv_head * f64::from(decodes) * self.kv_heads
+    }
+
+    /// Reading the keys and values of one token of decode context, in all layers.
+    fn context_token_us(&self) -> f64 {
+        let bytes = self.layers * 2.0 * self.kv_heads * self.head_dim * ELEMENT_BYTES;
+        bytes / (self.gpu.memory_bytes_per_s * self.gpu.decode_attention.bandwidth_efficiency) * 1e6
     }
 
     /// The two all-reduces of a layer, each over `2 (n - 1) / n` times its bytes.
@@ -205,10 +219,21 @@ impl ClosedForm {
 }
 
 impl CostModel for ClosedForm {
-    fn step(&self, shape: &StepShape) -> StepTime {
-        let gpu = Span::from_nanos((self.gpu_us(shape) * 1e3).round() as u64);
+    fn prepare(&self, shape: &StepShape) -> Prepared {
         let per_request = self.cpu_per_request.as_nanos() * u64::from(shape.requests());
-        StepTime { gpu, cpu: self.cpu_per_step + Span::from_nanos(per_request) }
+        let cpu = self.cpu_per_step + Span::from_nanos(per_request);
+        if shape.tokens() == 0 {
+            return Prepared { cpu, ..Prepared::default() };
+        }
+        let tokens = self.graphs.padded(shape.tokens());
+        let mut us = self.by_tokens_us[tokens as usize] + self.by_samples_us[shape.sampled as usize];
+        if shape.prefills > 0 {
+            us += self.layers * self.prefill_attention_us(shape);
+        }
+        if shape.decodes > 0 {
+            us += self.layers * self.decode_attention_us(shape.decodes);
+        }
+        Prepared { fixed_ns: us * 1e3, ns_per_context_token: self.context_token_ns, cpu }
     }
 }
 

@@ -3,7 +3,7 @@
 pub mod closed_form;
 pub mod cuda_graphs;
 
-use crate::engine::Scheduled;
+use crate::engine::{CohortShare, Scheduled};
 use crate::time::Span;
 
 /// What decides the time of a step.
@@ -39,6 +39,13 @@ impl StepShape {
             self.prefill_context += history + new;
         }
         self.sampled += u32::from(part.samples);
+    }
+
+    /// Adds the decodes that a batch does not list.
+    pub fn add_cohort(&mut self, share: CohortShare) {
+        self.decodes += share.decodes;
+        self.decode_context += share.context;
+        self.sampled += share.decodes;
     }
 
     /// Tokens computed.
@@ -83,8 +90,34 @@ impl StepTime {
     }
 }
 
+/// The time of steps that differ in the context of their decodes alone: prepared once for a batch, asked once for
+/// each step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Prepared {
+    /// GPU time without any decode context, nanoseconds.
+    pub fixed_ns: f64,
+    /// GPU time for each token of decode context, nanoseconds; not negative.
+    pub ns_per_context_token: f64,
+    /// CPU time.
+    pub cpu: Span,
+}
+
+impl Prepared {
+    /// Time of a step whose decodes read `decode_context` tokens. Rounded once, to the nearest nanosecond.
+    #[must_use]
+    pub fn step(&self, decode_context: u64) -> StepTime {
+        let gpu_ns = self.fixed_ns + self.ns_per_context_token * decode_context as f64;
+        StepTime { gpu: Span::from_nanos(libm::rint(gpu_ns) as u64), cpu: self.cpu }
+    }
+}
+
 /// Says how long a step takes.
 pub trait CostModel: Send + Sync {
-    /// Time of a step of this shape; more work never takes less time.
-    fn step(&self, shape: &StepShape) -> StepTime;
+    /// The time of a step of this shape, as a function of its decodes' context. More work never takes less time.
+    fn prepare(&self, shape: &StepShape) -> Prepared;
+
+    /// The time of a step of this shape.
+    fn step(&self, shape: &StepShape) -> StepTime {
+        self.prepare(shape).step(shape.decode_context)
+    }
 }

@@ -10,8 +10,10 @@
 //! | who is in the next batch, with how many tokens; preemption | `schedule` |
 //! | what a finished batch changes | `update` |
 //! | order of the waiting queue | `queue` |
+//! | decodes that need no listing | `cohort` |
 //! | blocks, prefix hits, eviction | [`crate::kv`] |
 
+mod cohort;
 pub mod config;
 mod queue;
 mod schedule;
@@ -24,6 +26,8 @@ use crate::kv::manager::{Holding, KvManager};
 use crate::kv::{Pool, TokenSource};
 use crate::prompt::{Content, Prompt};
 use crate::request::{Cause, Request, RequestId, Stop};
+pub use cohort::CohortShare;
+use cohort::{Cohort, Tenure};
 use config::{EngineConfig, Policy};
 use queue::{PriorityKey, WaitingQueue};
 
@@ -89,6 +93,10 @@ struct Entry<P: Pool> {
     request: EngineRequest,
     /// Order of arrival at this engine.
     arrival: u64,
+    /// Order of the last admission: running requests are sorted by it.
+    admission: u64,
+    /// Its tenure in the cohort; the counters below are then those at its beginning.
+    tenure: Option<Tenure>,
     state: State,
     emitted: u32,
     computed: u32,
@@ -145,8 +153,14 @@ pub struct Admission {
 /// One batch: what a step computes.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// In batch order.
+    /// Number of the step, counted over the batches that were not empty when they were formed.
+    pub step: u64,
+    /// Whether it was not empty then; it may have become so, when the cohort was dissolved after a finish.
+    counted: bool,
+    /// Requests that are listed one by one, in batch order.
     pub scheduled: Vec<Scheduled>,
+    /// All others: decodes in lockstep.
+    pub cohort: CohortShare,
     /// Requests admitted, in order.
     pub admitted: Vec<Admission>,
     /// Requests preempted, in order.
@@ -161,17 +175,19 @@ impl Batch {
     /// Whether the step computes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.scheduled.is_empty()
+        self.scheduled.is_empty() && self.cohort.decodes == 0
     }
 
     /// Tokens computed in this step.
     #[must_use]
     pub fn tokens(&self) -> u32 {
-        self.scheduled.iter().map(|part| part.new).sum()
+        self.scheduled.iter().map(|part| part.new).sum::<u32>() + self.cohort.decodes
     }
 
     fn clear(&mut self) {
         self.scheduled.clear();
+        self.counted = false;
+        self.cohort = CohortShare::default();
         self.admitted.clear();
         self.preempted.clear();
         self.lora_skipped.clear();
@@ -188,6 +204,8 @@ pub struct Token {
     pub emitted: u32,
     /// Whether it was the last one.
     pub last: bool,
+    /// Whether it is one of the cohort's tokens, which are counted together.
+    pub lockstep: bool,
 }
 
 /// vLLM's scheduler and KV cache manager of one replica.
@@ -199,6 +217,16 @@ pub struct Engine<P: Pool = BlockPool> {
     running: Vec<Slot>,
     waiting: WaitingQueue,
     arrivals: u64,
+    admissions: u64,
+    /// Steps formed and steps whose results are in.
+    formed: u64,
+    updated: u64,
+    /// Running requests in lockstep, and those that are listed one by one, in order of admission. Without
+    /// lockstep all are listed, and `listed` is not kept.
+    cohort: Cohort,
+    listed: Vec<Slot>,
+    /// Requests that finish with the result being taken; kept to reuse its memory.
+    finished: Vec<(Slot, Token)>,
     /// Adapters of the batch being formed; kept to reuse its memory. So for `skipped`.
     adapters: Vec<u32>,
     skipped: Vec<Slot>,
@@ -212,6 +240,7 @@ impl<P: Pool> Engine<P> {
             Policy::Fcfs => WaitingQueue::Fcfs(Default::default()),
             Policy::Priority => WaitingQueue::Priority(Default::default()),
         };
+        let cohort = Cohort::new(config.block_size);
         let kv = KvManager::new(
             config.num_gpu_blocks,
             config.block_size,
@@ -225,6 +254,12 @@ impl<P: Pool> Engine<P> {
             running: Vec::new(),
             waiting,
             arrivals: 0,
+            admissions: 0,
+            formed: 0,
+            updated: 0,
+            cohort,
+            listed: Vec::new(),
+            finished: Vec::new(),
             adapters: Vec::new(),
             skipped: Vec::new(),
         }
@@ -262,6 +297,8 @@ impl<P: Pool> Engine<P> {
             holding: self.kv.holding(&tokens),
             request,
             arrival: self.arrivals,
+            admission: 0,
+            tenure: None,
             state: State::Waiting,
             emitted: 0,
             computed: 0,
@@ -278,11 +315,12 @@ impl<P: Pool> Engine<P> {
         Handle(slot)
     }
 
-    /// Drops a request, wherever it is; its blocks are free at once (vLLM `finish_requests`, aborted).
+    /// Drops a request, wherever it is; its blocks are free at once (vLLM `finish_requests`, aborted). The cohort
+    /// must have been [dissolved](Self::dissolve).
     pub fn abort(&mut self, handle: Handle) {
         let slot = handle.0;
         match self.requests[slot as usize].state {
-            State::Running => self.running.retain(|&other| other != slot),
+            State::Running => self.leave_running(slot),
             State::Waiting | State::Preempted => {
                 let key = self.requests[slot as usize].key();
                 self.waiting.remove(key, slot);
@@ -332,6 +370,18 @@ impl<P: Pool> Engine<P> {
         self.requests[handle.0 as usize].preemptions
     }
 
+    /// Takes a request out of the running ones, which are in order of admission.
+    fn leave_running(&mut self, slot: Slot) {
+        let admission = |slot: Slot| self.requests[slot as usize].admission;
+        let own = admission(slot);
+        let position = self.running.partition_point(|&other| admission(other) < own);
+        debug_assert_eq!(self.running[position], slot);
+        self.running.remove(position);
+        if P::LOCKSTEP {
+            self.listed.retain(|&other| other != slot);
+        }
+    }
+
     /// Ends a request's life in the engine: frees its blocks now and its slot when no batch mentions it.
     fn retire(&mut self, slot: Slot) {
         let entry = &mut self.requests[slot as usize];
@@ -350,7 +400,7 @@ impl<P: Pool> Engine<P> {
         let chains = self.requests.iter().map(|(_, entry)| entry.holding.chain());
         self.kv.pool().assert_consistent(chains);
         assert!(self.running.len() <= self.config.active_seqs() as usize, "|running| <= max_num_active_seqs");
-        for (_, entry) in &self.requests {
+        for (_, entry) in self.requests.iter().filter(|(_, entry)| entry.tenure.is_none()) {
             assert!(entry.computed <= entry.known() + entry.placeholders, "computed <= known");
             let held = self.kv.pool().held(entry.holding.chain()) * self.config.block_size;
             assert!(entry.state != State::Running || held >= entry.computed, "computed tokens have blocks");

@@ -10,12 +10,24 @@ use crate::kv::manager::Demand;
 use crate::request::Cause;
 
 impl<P: Pool> Engine<P> {
+    /// Whether the next step can treat the cohort as one. If not, it must be [dissolved](Self::dissolve) before
+    /// [`schedule`](Self::schedule).
+    pub fn cohort_holds(&mut self) -> bool {
+        self.cohort_foresee();
+        self.cohort.is_empty() || self.cohort_fits(self.chunk_cap())
+    }
+
     /// Forms the next batch into `batch` (cleared first). What a following call may assume is accounted for at
     /// once; the result of the batch comes later, with [`update`](Self::update).
     pub fn schedule(&mut self, batch: &mut Batch) {
         batch.clear();
+        batch.step = self.formed;
         let chunk_cap = self.chunk_cap();
         let mut budget = self.config.max_num_batched_tokens;
+        if !self.cohort.is_empty() {
+            self.cohort_schedule(batch);
+            budget -= batch.cohort.decodes;
+        }
         self.schedule_running(batch, &mut budget, chunk_cap);
         if batch.preempted.is_empty() {
             self.admit_waiting(batch, &mut budget, chunk_cap);
@@ -24,6 +36,13 @@ impl<P: Pool> Engine<P> {
         }
         self.account(batch);
         debug_assert!(batch.tokens() <= self.config.max_num_batched_tokens, "a step stays within its budget");
+        if !batch.is_empty() {
+            if P::LOCKSTEP {
+                self.cohort_admit(batch);
+            }
+            batch.counted = true;
+            self.formed += 1;
+        }
     }
 
     /// Longest prefill chunk of this step; 0 for no limit. A lone request is never limited.
@@ -42,13 +61,14 @@ impl<P: Pool> Engine<P> {
     fn schedule_running(&mut self, batch: &mut Batch, budget: &mut u32, chunk_cap: u32) {
         self.kv.no_prefix();
         let mut index = 0;
-        while index < self.running.len() && *budget > 0 {
-            let slot = self.running[index];
+        while index < self.in_turn().len() && *budget > 0 {
+            let slot = self.in_turn()[index];
             let tokens = self.tokens_wanted(slot, *budget, chunk_cap);
             if tokens == 0 {
                 index += 1;
                 continue;
             }
+            self.expose_answers(slot);
             while !self.extend(slot, tokens) {
                 let victim = self.preempt_one(batch, budget, &mut index);
                 if victim == slot {
@@ -62,8 +82,13 @@ impl<P: Pool> Engine<P> {
         }
     }
 
+    /// Running requests to be scheduled one by one.
+    fn in_turn(&self) -> &[Slot] {
+        if P::LOCKSTEP { &self.listed } else { &self.running }
+    }
+
     /// Tokens that a running request may compute in this step; 0 to pass it over.
-    fn tokens_wanted(&self, slot: Slot, budget: u32, chunk_cap: u32) -> u32 {
+    pub(super) fn tokens_wanted(&self, slot: Slot, budget: u32, chunk_cap: u32) -> u32 {
         let entry = &self.requests[slot as usize];
         // Async scheduling: the batch in flight brings its last token, as max_tokens foretells.
         let end = entry.request.prompt.tokens() + entry.request.max_tokens;
@@ -98,7 +123,11 @@ impl<P: Pool> Engine<P> {
                 (0..self.running.len()).max_by_key(key).expect("the request being scheduled is running")
             }
         };
+        debug_assert!(self.cohort.is_empty(), "preemption needs everyone listed");
         let victim = self.running.remove(position);
+        if P::LOCKSTEP {
+            self.listed.remove(position);
+        }
         if position < *index {
             *index -= 1;
         }
@@ -126,6 +155,7 @@ impl<P: Pool> Engine<P> {
     fn admit_waiting(&mut self, batch: &mut Batch, budget: &mut u32, chunk_cap: u32) {
         self.adapters.clear();
         if self.config.max_loras.is_some() {
+            self.adapters.extend(self.cohort.adapters());
             for part in &batch.scheduled {
                 note_adapter(&mut self.adapters, self.requests[part.slot as usize].request.adapter);
             }
@@ -182,6 +212,7 @@ impl<P: Pool> Engine<P> {
         budget: &mut u32,
         chunk_cap: u32,
     ) -> Result<(), Cause> {
+        self.expose_answers(slot);
         let spare_blocks = if self.running.is_empty() { 0 } else { self.config.watermark_blocks() };
         let entry = &mut self.requests[slot as usize];
         let known = entry.known();
@@ -203,6 +234,11 @@ impl<P: Pool> Engine<P> {
         }
         self.waiting.pop();
         self.running.push(slot);
+        if P::LOCKSTEP {
+            self.listed.push(slot);
+        }
+        entry.admission = self.admissions;
+        self.admissions += 1;
         let resumed = entry.state == State::Preempted;
         batch.admitted.push(Admission { id: entry.request.id, hit_tokens, resumed });
         entry.state = State::Running;

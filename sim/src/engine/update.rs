@@ -1,54 +1,81 @@
 //! What a finished batch changes: `Scheduler.update_from_output` (vllm/v1/core/sched/scheduler.py, 0.32).
 
-use super::{Batch, Engine, State, Token};
+use super::{Batch, Engine, Slot, State, Token};
 use crate::kv::Pool;
 
 impl<P: Pool> Engine<P> {
-    /// Takes the result of `batch`: every request whose last known token it computed emits a token. Appends
-    /// the tokens to `tokens`, in batch order; finished requests are gone afterwards, their blocks free.
-    pub fn update(&mut self, batch: &Batch, tokens: &mut Vec<Token>) {
-        for part in &batch.scheduled {
-            let entry = &mut self.requests[part.slot as usize];
-            debug_assert_eq!(entry.request.id, part.id, "a slot is not reused while a batch mentions it");
-            entry.inflight -= part.new;
-            if entry.state == State::Gone {
-                if entry.inflight == 0 {
-                    self.requests.remove(part.slot as usize);
-                }
-                continue;
-            }
-            let stale = entry.stale > 0;
-            if stale {
-                entry.stale -= part.new;
-            }
-            if !part.samples {
-                continue;
-            }
-            entry.emitted += 1;
-            let running = entry.state == State::Running;
-            if self.config.async_scheduling {
-                if !stale {
-                    entry.placeholders -= 1;
-                }
-                if running {
-                    // The block that this token completes can be named only now.
-                    let computed = entry.computed - entry.placeholders;
-                    let known = entry.known();
-                    self.kv.register(&mut entry.holding, computed, known);
-                }
-            }
-            let last =
-                entry.emitted >= entry.request.output_tokens || entry.known() >= self.config.max_model_len;
-            tokens.push(Token { id: part.id, emitted: entry.emitted, last });
-            if last {
-                if running {
-                    self.running.retain(|&slot| slot != part.slot);
+    /// Takes the result of `batch`, the oldest in flight: every request whose last known token it computed emits
+    /// a token. Appends the tokens of listed requests to `tokens`, then the last tokens of all that finish, in
+    /// batch order; finished requests are gone afterwards, their blocks free. Returns how many tokens the cohort
+    /// emitted, last ones included.
+    pub fn update(&mut self, batch: &Batch, tokens: &mut Vec<Token>) -> u32 {
+        let lockstep = self.cohort_emits(batch);
+        let mut finished = std::mem::take(&mut self.finished);
+        for index in 0..batch.scheduled.len() {
+            if let Some((slot, token)) = self.take_result(batch, index) {
+                if token.last {
+                    finished.push((slot, token));
                 } else {
-                    let key = entry.key();
-                    self.waiting.remove(key, part.slot);
+                    tokens.push(token);
                 }
-                self.retire(part.slot);
             }
         }
+        if batch.counted {
+            self.updated += 1;
+            self.cohort_finish(batch.step, &mut finished);
+        }
+        finished.sort_unstable_by_key(|&(slot, _)| self.requests[slot as usize].admission);
+        for (slot, token) in finished.drain(..) {
+            tokens.push(token);
+            self.finish(slot);
+        }
+        self.finished = finished;
+        lockstep
+    }
+
+    /// The result of one listed request: its token, if it emits one.
+    fn take_result(&mut self, batch: &Batch, index: usize) -> Option<(Slot, Token)> {
+        let part = &batch.scheduled[index];
+        let entry = &mut self.requests[part.slot as usize];
+        debug_assert_eq!(entry.request.id, part.id, "a slot is not reused while a batch mentions it");
+        entry.inflight -= part.new;
+        if entry.state == State::Gone {
+            if entry.inflight == 0 {
+                self.requests.remove(part.slot as usize);
+            }
+            return None;
+        }
+        let stale = entry.stale > 0;
+        if stale {
+            entry.stale -= part.new;
+        }
+        if !part.samples {
+            return None;
+        }
+        entry.emitted += 1;
+        if self.config.async_scheduling {
+            if !stale {
+                entry.placeholders -= 1;
+            }
+            if entry.state == State::Running {
+                // The block that this token completes can be named only now.
+                let computed = entry.computed - entry.placeholders;
+                let known = entry.known();
+                self.kv.register(&mut entry.holding, computed, known);
+            }
+        }
+        let last = entry.emitted >= entry.request.output_tokens || entry.known() >= self.config.max_model_len;
+        Some((part.slot, Token { id: part.id, emitted: entry.emitted, last, lockstep: false }))
+    }
+
+    /// A request has emitted its last token.
+    fn finish(&mut self, slot: Slot) {
+        if self.requests[slot as usize].state == State::Running {
+            self.leave_running(slot);
+        } else {
+            let key = self.requests[slot as usize].key();
+            self.waiting.remove(key, slot);
+        }
+        self.retire(slot);
     }
 }

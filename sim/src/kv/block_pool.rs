@@ -62,9 +62,13 @@ pub struct BlockPool {
     cached: FxHashMap<BlockHash, Copies>,
     /// The blocks found last.
     found: Vec<BlockId>,
+    /// Blocks reserved and not yet granted.
+    reserved: Vec<BlockId>,
 }
 
 impl Pool for BlockPool {
+    const LOCKSTEP: bool = false;
+
     type Chain = BlockChain;
 
     fn new(num_blocks: u32, block_tokens: u32) -> Self {
@@ -79,7 +83,14 @@ impl Pool for BlockPool {
                 copy_next: NIL,
             })
             .collect();
-        Self { blocks, block_tokens, free: num_blocks - 1, cached: FxHashMap::default(), found: Vec::new() }
+        Self {
+            blocks,
+            block_tokens,
+            free: num_blocks - 1,
+            cached: FxHashMap::default(),
+            found: Vec::new(),
+            reserved: Vec::new(),
+        }
     }
 
     fn chain(&mut self, tokens: &TokenSource) -> BlockChain {
@@ -127,6 +138,17 @@ impl Pool for BlockPool {
         self.take_into(&mut chain.table, count);
     }
 
+    fn reserve(&mut self, count: u32) {
+        let mut reserved = std::mem::take(&mut self.reserved);
+        self.take_into(&mut reserved, count);
+        self.reserved = reserved;
+    }
+
+    fn grant(&mut self, chain: &mut BlockChain, count: u32) {
+        let kept = self.reserved.len() - count as usize;
+        chain.table.extend(self.reserved.drain(kept..));
+    }
+
     fn register(&mut self, chain: &mut BlockChain, from: u32, to: u32, known: u32) {
         chain.learn(known);
         for position in from..to {
@@ -152,7 +174,7 @@ impl Pool for BlockPool {
 
     fn assert_consistent<'a>(&self, chains: impl Iterator<Item = &'a BlockChain>) {
         let mut refs = vec![0u32; self.blocks.len()];
-        for &id in chains.flat_map(|chain| &chain.table) {
+        for &id in chains.flat_map(|chain| &chain.table).chain(&self.reserved) {
             refs[id as usize] += 1;
         }
         let mut referenced = 0;

@@ -112,6 +112,18 @@ impl<P: Pool> KvManager<P> {
         true
     }
 
+    /// Takes `blocks` free blocks for requests that decode in lockstep.
+    pub fn reserve(&mut self, blocks: u32) {
+        self.pool.reserve(blocks);
+    }
+
+    /// Gives `blocks` of the reserved blocks to a request.
+    pub fn grant(&mut self, holding: &mut Holding<P>, blocks: u32) {
+        if blocks > 0 {
+            self.pool.grant(&mut holding.chain, blocks);
+        }
+    }
+
     /// Registers every block that `tokens` computed tokens fill; `known` tokens are known.
     pub fn register(&mut self, holding: &mut Holding<P>, tokens: u32, known: u32) {
         let (done, full) = (holding.registered.unwrap_or(0), tokens / self.block_tokens);

@@ -1,5 +1,6 @@
 //! KV memory of one replica: how many blocks there are ([`sizing`]), what a request may have ([`manager`]), and
-//! which blocks are free and which are cached: a [`Pool`], of which [`block_pool`] is the id-exact one.
+//! which blocks are free and which are cached: a [`Pool`], of which [`block_pool`] is the id-exact form and
+//! [`extent_pool`] the fast one.
 
 pub mod block_pool;
 pub mod extent_pool;
@@ -36,6 +37,10 @@ pub struct Hit {
 /// last block first, blocks that nobody references any more and whose contents were never registered go to the
 /// front; registered ones to the back. Equal blocks are not merged; a lookup returns the one registered first.
 pub trait Pool: std::fmt::Debug + Send + Sized {
+    /// Whether decodes may run in lockstep, their blocks reserved for all of them together. Then blocks are the
+    /// same in number but not in id.
+    const LOCKSTEP: bool;
+
     /// The blocks of one request, in order of position, and the identity of its tokens.
     type Chain: Clone + std::fmt::Debug + Send;
 
@@ -65,6 +70,12 @@ pub trait Pool: std::fmt::Debug + Send + Sized {
 
     /// Gives `count` free blocks to `chain`; the caller has checked that there are as many.
     fn take(&mut self, chain: &mut Self::Chain, count: u32);
+
+    /// Takes `count` free blocks that are granted to their chains later.
+    fn reserve(&mut self, count: u32);
+
+    /// Gives `count` reserved blocks to `chain`.
+    fn grant(&mut self, chain: &mut Self::Chain, count: u32);
 
     /// Names the contents of blocks `from..to` of `chain`, all held and full of known tokens: later lookups may
     /// find them. `known` is how many tokens of the request are known.
