@@ -7,56 +7,52 @@ use crate::event::Rank;
 use crate::request::ReplicaId;
 use crate::time::Time;
 
-/// Time and rank of a replica's next event; `NEVER` when it has none.
-type Key = (Time, Rank);
+/// A replica's next event in one number, in order: time, then rank, then index.
+type Key = u128;
 
-const NONE: Key = (Time::NEVER, Rank::Tick);
+const NONE: Key = Key::MAX;
+
+/// Ranks by their place in a key.
+const RANKS: [Rank; 4] = [Rank::StepDone, Rank::Arrival, Rank::Wake, Rank::Tick];
+
+fn key(time: Time, rank: Rank, replica: ReplicaId) -> Key {
+    Key::from(time.as_nanos()) << 64 | (rank as Key) << 32 | Key::from(replica.0)
+}
 
 /// The next event of every replica.
 #[derive(Debug)]
 pub(crate) struct Agenda {
-    keys: Vec<Key>,
-    /// Winner of each match: `winners[1]` of all, `winners[n]` of `winners[2n]` and `winners[2n + 1]`.
-    winners: Vec<u32>,
+    /// Winner of each match: of all at 1, of 2n and 2n + 1 at n, and the replicas' own keys from `leaves` on.
+    winners: Vec<Key>,
     leaves: usize,
 }
 
 impl Agenda {
     /// An agenda for so many replicas, all without an event.
     pub(crate) fn new(replicas: usize) -> Self {
-        let leaves = replicas.next_power_of_two().max(2);
-        let mut winners = vec![0; 2 * leaves];
-        for (place, winner) in winners[leaves..].iter_mut().enumerate() {
-            *winner = place as u32;
-        }
-        let mut agenda = Self { keys: vec![NONE; leaves], winners, leaves };
-        for node in (1..leaves).rev() {
-            agenda.play(node);
-        }
-        agenda
+        let leaves = replicas.next_power_of_two();
+        Self { winners: vec![NONE; 2 * leaves], leaves }
     }
 
     /// The next event of `replica`.
-    pub(crate) fn set(&mut self, replica: ReplicaId, event: Option<Key>) {
-        self.keys[replica.0 as usize] = event.unwrap_or(NONE);
-        let mut node = (self.leaves + replica.0 as usize) / 2;
-        while node > 0 {
-            self.play(node);
+    pub(crate) fn set(&mut self, replica: ReplicaId, event: Option<(Time, Rank)>) {
+        let mut node = self.leaves + replica.0 as usize;
+        let mut winner = event.map_or(NONE, |(time, rank)| key(time, rank, replica));
+        while self.winners[node] != winner {
+            self.winners[node] = winner;
+            if node == 1 {
+                break;
+            }
+            winner = winner.min(self.winners[node ^ 1]);
             node /= 2;
         }
     }
 
     /// The earliest event of all.
     pub(crate) fn first(&self) -> Option<(Time, Rank, ReplicaId)> {
-        let winner = self.winners[1];
-        let (time, rank) = self.keys[winner as usize];
-        (time != Time::NEVER).then_some((time, rank, ReplicaId(winner)))
-    }
-
-    fn play(&mut self, node: usize) {
-        let (left, right) = (self.winners[2 * node], self.winners[2 * node + 1]);
-        let wins = self.keys[left as usize] <= self.keys[right as usize];
-        self.winners[node] = if wins { left } else { right };
+        let key = self.winners[1];
+        let rank = RANKS.get((key >> 32) as u32 as usize)?;
+        Some((Time::from_nanos((key >> 64) as u64), *rank, ReplicaId(key as u32)))
     }
 }
 
@@ -76,5 +72,14 @@ mod tests {
         agenda.set(ReplicaId(2), None);
         agenda.set(ReplicaId(4), Some((at(8), Rank::StepDone)));
         assert_eq!(agenda.first(), Some((at(7), Rank::Wake, ReplicaId(1))));
+    }
+
+    #[test]
+    fn a_single_replica_has_its_event() {
+        let mut agenda = Agenda::new(1);
+        agenda.set(ReplicaId(0), Some((Time::ZERO, Rank::Wake)));
+        assert_eq!(agenda.first(), Some((Time::ZERO, Rank::Wake, ReplicaId(0))));
+        agenda.set(ReplicaId(0), None);
+        assert_eq!(agenda.first(), None);
     }
 }

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use slab::Slab;
 
 use crate::agenda::Agenda;
 use crate::cost::CostModel;
@@ -183,6 +184,46 @@ impl Live {
     }
 }
 
+/// The requests in flight: the requests themselves stay where they are put.
+#[derive(Default)]
+struct LiveSet {
+    slots: Slab<Live>,
+    index: FxHashMap<RequestId, u32>,
+}
+
+impl LiveSet {
+    fn insert(&mut self, id: RequestId, live: Live) {
+        let slot = self.slots.insert(live) as u32;
+        self.index.insert(id, slot);
+    }
+
+    fn get(&self, id: &RequestId) -> Option<&Live> {
+        self.index.get(id).map(|&slot| &self.slots[slot as usize])
+    }
+
+    fn get_mut(&mut self, id: &RequestId) -> Option<&mut Live> {
+        self.index.get(id).map(|&slot| &mut self.slots[slot as usize])
+    }
+
+    fn remove(&mut self, id: &RequestId) -> Option<Live> {
+        self.index.remove(id).map(|slot| self.slots.remove(slot as usize))
+    }
+
+    fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Any of them.
+    fn any(&self) -> Option<&Live> {
+        self.slots.iter().next().map(|(_, live)| live)
+    }
+
+    /// The ids of all, in no particular order.
+    fn ids(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.slots.iter().map(|(_, live)| live.request.id)
+    }
+}
+
 struct Fleet<'a, O, P: Pool> {
     config: &'a FleetConfig,
     source: &'a mut dyn Source,
@@ -195,9 +236,12 @@ struct Fleet<'a, O, P: Pool> {
     model_of_pool: Vec<usize>,
     /// Model of each label seen so far; `None` when no pool serves it.
     model_of_label: FxHashMap<Label, Option<usize>>,
-    live: FxHashMap<RequestId, Live>,
+    live: LiveSet,
     events: EventQueue<Event>,
     agenda: Agenda,
+    /// What the source announced; to be asked again after it gave a request or was told of an end.
+    next_arrival: Option<Time>,
+    arrival_is_stale: bool,
     tokens: Vec<Token>,
     now: Time,
     steps: u64,
@@ -244,9 +288,11 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             models,
             model_of_pool,
             model_of_label: FxHashMap::default(),
-            live: FxHashMap::default(),
+            live: LiveSet::default(),
             events: EventQueue::default(),
             agenda,
+            next_arrival: None,
+            arrival_is_stale: true,
             tokens: Vec::new(),
             now: Time::ZERO,
             steps: 0,
@@ -278,7 +324,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
                 }
             }
         }
-        match self.live.values().next() {
+        match self.live.any() {
             Some(live) => {
                 let replica = live.replica.map_or(0, |id| id.0 as usize);
                 Err(self.stuck(replica))
@@ -300,7 +346,11 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
                 next = Some((key, what));
             }
         };
-        if let Some(at) = self.source.peek().map_err(RunError::Source)? {
+        if self.arrival_is_stale {
+            self.next_arrival = self.source.peek().map_err(RunError::Source)?;
+            self.arrival_is_stale = false;
+        }
+        if let Some(at) = self.next_arrival {
             offer((at, Rank::Arrival), Next::Arrival);
         }
         if let Some(key) = self.events.peek() {
@@ -316,7 +366,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             self.catch_up(index, true);
             self.dissolve(index);
         }
-        let mut left: Vec<_> = self.live.keys().copied().collect();
+        let mut left: Vec<_> = self.live.ids().collect();
         left.sort_unstable();
         for id in left {
             self.end(id, Status::Unfinished);
@@ -408,6 +458,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
 
     /// A client sends its request.
     fn arrive(&mut self) -> Result<(), RunError> {
+        self.arrival_is_stale = true;
         let Some(request) = self.source.pop().map_err(RunError::Source)? else { return Ok(()) };
         self.observer.arrived(&request);
         let id = request.id;
@@ -433,7 +484,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
 
     /// The request is on its way to the router.
     fn send(&mut self, id: RequestId) {
-        let attempt = self.live[&id].attempt;
+        let attempt = self.live.get(&id).map_or(0, |live| live.attempt);
         if let Some(timeout) = self.config.client.timeout {
             self.events.push(self.now + timeout, Rank::Tick, Event::Timeout(id, attempt));
         }
@@ -698,5 +749,6 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
         };
         self.observer.ended(&outcome, self.source.labels());
         self.source.ended(&outcome.request, status, self.now);
+        self.arrival_is_stale = true;
     }
 }

@@ -43,6 +43,9 @@ impl Default for ReplicaClock {
 impl ReplicaClock {
     /// From `now` on the queue is blocked for `cause`.
     pub(crate) fn block(&mut self, now: Time, cause: Cause) {
+        if cause == self.cause {
+            return;
+        }
         self.waits = self.waits_at(now);
         self.since = now;
         self.cause = cause;

@@ -302,6 +302,7 @@ impl<P: Pool> Replica<P> {
     /// What the replica did until `end`.
     pub(crate) fn totals(&mut self, end: Time) -> ReplicaTotals {
         self.note_blocks(end);
+        self.blocks_used.settle(end);
         let usable = f64::from(self.engine.kv().pool().usable());
         let observed = end.saturating_since(self.observed_from);
         let running = self.flights.front().and_then(|flight| flight.running);
@@ -335,10 +336,17 @@ impl Gauge {
     }
 
     fn set(&mut self, now: Time, value: u64) {
+        if value != self.value {
+            self.settle(now);
+            self.value = value;
+        }
+    }
+
+    /// Integrates up to `now`.
+    fn settle(&mut self, now: Time) {
         let span = now.saturating_since(self.since.max(self.from));
         self.integral += u128::from(self.value) * u128::from(span.as_nanos());
         self.since = now;
-        self.value = value;
     }
 
     fn mean(&self, over: Span) -> f64 {
@@ -356,6 +364,7 @@ mod tests {
         gauge.set(Time::from_nanos(0), 100);
         gauge.set(Time::from_nanos(15), 20);
         gauge.set(Time::from_nanos(20), 0);
+        gauge.settle(Time::from_nanos(20));
         assert!((gauge.mean(Span::from_nanos(10)) - 60.0).abs() < 1e-9, "5 ns at 100 and 5 ns at 20");
     }
 }

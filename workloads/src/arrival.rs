@@ -137,6 +137,7 @@ enum Kind {
 /// The law of a gap of mean 1.
 #[derive(Clone, Copy, Debug)]
 enum Gaps {
+    Exponential,
     Gamma { shape: f64 },
     Weibull { inverse_shape: f64, scale: f64 },
 }
@@ -149,7 +150,7 @@ impl Arrival {
     pub fn process(&self, base: &Path) -> Result<Process, WorkloadError> {
         let kind = match self {
             Self::Constant { rate } => Kind::Even { rate: checked_rate(*rate)? },
-            Self::Poisson { rate } => Kind::Renewal(Gaps::Gamma { shape: 1.0 }, checked_rate(*rate)?),
+            Self::Poisson { rate } => Kind::Renewal(Gaps::Exponential, checked_rate(*rate)?),
             Self::Gamma { rate, cv } => Kind::Renewal(Gaps::gamma(*cv)?, checked_rate(*rate)?),
             Self::Weibull { rate, cv } => Kind::Renewal(Gaps::weibull(*cv)?, checked_rate(*rate)?),
             Self::OnOff { on, off, rate, cv } => Kind::OnOff {
@@ -254,6 +255,7 @@ impl Gaps {
 
     fn draw(self, stream: &mut Stream) -> f64 {
         match self {
+            Self::Exponential => stream.exponential(),
             Self::Gamma { shape } => stream.gamma(shape) / shape,
             Self::Weibull { inverse_shape, scale } => scale * libm::pow(stream.exponential(), inverse_shape),
         }
