@@ -3,15 +3,14 @@
 //! The only place where replicas, router and clients meet. One loop takes the earliest of: the source's next
 //! request, and the events that follow from earlier ones.
 
+mod config;
+mod live;
+
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use slab::Slab;
 
 use crate::agenda::Agenda;
-use crate::cost::CostModel;
-use crate::engine::config::EngineConfig;
 use crate::engine::{Admission, Batch, EngineRequest, Handle, Token};
 use crate::event::{EventQueue, Rank};
 use crate::kv::Pool;
@@ -21,81 +20,12 @@ use crate::ledger::Account;
 use crate::observer::{Observer, ReplicaTotals, RunTotals};
 use crate::prompt::Prompt;
 use crate::replica::Replica;
-use crate::request::{Cause, Failure, Label, Outcome, Rejection, ReplicaId, Request, RequestId, Status};
+use crate::request::{Cause, Failure, Label, Outcome, Rejection, ReplicaId, RequestId, Status};
 use crate::router::{Endpoint, Router};
 use crate::source::{Source, SourceError};
 use crate::time::{Span, Time};
-
-/// Replicas of one kind.
-#[derive(Clone, Debug)]
-pub struct PoolConfig {
-    /// Its name; replicas are called `<name>-<index>`.
-    pub name: String,
-    /// How many replicas.
-    pub replicas: u32,
-    /// GPUs of each.
-    pub gpus: u32,
-    /// Names under which requests may ask for its model; pools of equal names serve the same model.
-    pub model_names: Vec<String>,
-    /// Engine arguments.
-    pub engine: EngineConfig,
-    /// How long its steps take.
-    pub cost: Arc<dyn CostModel>,
-}
-
-/// Fixed costs between client and engine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Overhead {
-    /// Client to router: gateway and endpoint picker.
-    pub routing: Span,
-    /// Router to engine: the API server.
-    pub api_server: Span,
-    /// Tokenizer, for every 1000 tokens of the prompt.
-    pub tokenize_per_1k_tokens: Span,
-}
-
-impl Overhead {
-    fn serving(&self, prompt_tokens: u32) -> Span {
-        let tokenize = u128::from(self.tokenize_per_1k_tokens.as_nanos()) * u128::from(prompt_tokens) / 1000;
-        self.api_server + Span::from_nanos(tokenize as u64)
-    }
-}
-
-/// What clients do when they wait too long.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Client {
-    /// Give up after so long; the request is cancelled and frees what it holds.
-    pub timeout: Option<Span>,
-    /// Send it again so often before giving up.
-    pub retries: u32,
-}
-
-/// In which form KV blocks are kept. Both give the same outcomes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KvForm {
-    /// Runs of blocks, and decodes in lockstep: a step costs what changes in it.
-    #[default]
-    Extents,
-    /// Block by block, every request in every step: the reference, equal to vLLM's recordings in every id.
-    Exact,
-}
-
-/// Everything that a run needs besides its source and router.
-#[derive(Clone, Debug)]
-pub struct FleetConfig {
-    /// The pools. Requests that name no model go to the pools of the first one's model.
-    pub pools: Vec<PoolConfig>,
-    /// In which form KV blocks are kept.
-    pub kv: KvForm,
-    /// Fixed costs between client and engine.
-    pub overhead: Overhead,
-    /// What clients do when they wait too long.
-    pub client: Client,
-    /// Time integrals and counters start here.
-    pub warm_up: Time,
-    /// Stop here, whatever is still in flight.
-    pub horizon: Option<Time>,
-}
+pub use config::{Client, FleetConfig, KvForm, Overhead, PoolConfig};
+use live::{Attempt, Live, LiveSet};
 
 /// Why a run did not end.
 #[derive(Debug, thiserror::Error)]
@@ -154,74 +84,6 @@ enum Next {
     Event,
     /// A replica's.
     Replica(ReplicaId, Rank),
-}
-
-/// How often a request was sent before: events of an earlier attempt are void.
-type Attempt = u32;
-
-/// A request in flight.
-struct Live {
-    request: Request,
-    attempt: Attempt,
-    account: Account,
-    replica: Option<ReplicaId>,
-    handle: Option<Handle>,
-    queued: Option<Time>,
-    scheduled: Option<Time>,
-    first_token: Option<Time>,
-    last_token: Time,
-    emitted: u32,
-    cached_tokens: u32,
-    duplicate_tokens: u32,
-    preemptions: u32,
-}
-
-impl Live {
-    /// Whether no other request can ever have had a prefix in common with this one.
-    fn is_first_of_its_kind(&self) -> bool {
-        let private = self.request.prompt.segments().first().is_some_and(|first| first.content.is_private());
-        private && self.attempt == 0 && self.request.session.as_ref().is_none_or(|session| session.turn == 1)
-    }
-}
-
-/// The requests in flight: the requests themselves stay where they are put.
-#[derive(Default)]
-struct LiveSet {
-    slots: Slab<Live>,
-    index: FxHashMap<RequestId, u32>,
-}
-
-impl LiveSet {
-    fn insert(&mut self, id: RequestId, live: Live) {
-        let slot = self.slots.insert(live) as u32;
-        self.index.insert(id, slot);
-    }
-
-    fn get(&self, id: &RequestId) -> Option<&Live> {
-        self.index.get(id).map(|&slot| &self.slots[slot as usize])
-    }
-
-    fn get_mut(&mut self, id: &RequestId) -> Option<&mut Live> {
-        self.index.get(id).map(|&slot| &mut self.slots[slot as usize])
-    }
-
-    fn remove(&mut self, id: &RequestId) -> Option<Live> {
-        self.index.remove(id).map(|slot| self.slots.remove(slot as usize))
-    }
-
-    fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Any of them.
-    fn any(&self) -> Option<&Live> {
-        self.slots.iter().next().map(|(_, live)| live)
-    }
-
-    /// The ids of all, in no particular order.
-    fn ids(&self) -> impl Iterator<Item = RequestId> + '_ {
-        self.slots.iter().map(|(_, live)| live.request.id)
-    }
 }
 
 struct Fleet<'a, O, P: Pool> {
