@@ -15,8 +15,7 @@ pub trait Observer {
         let _ = request;
     }
 
-    /// `count` tokens reached their clients, the last of them at `at`, each `gap` after the previous token of its
-    /// request. Gaps that end before and after the warm-up are never reported together.
+    /// `count` tokens reached their clients at `at`, each `gap` after the previous token of its request.
     fn token_gaps(&mut self, at: Time, gap: Span, count: u32) {
         let _ = (at, gap, count);
     }

@@ -256,14 +256,13 @@ impl<P: Pool> Replica<P> {
         let used = self.engine.kv().pool().usable() - free;
         let forming = self.engine.next_step();
         let (mut steps, mut blocks) = (0, 0);
-        let mut gaps = EqualGaps::default();
         while steps < quiet && due(end) {
             let needed = self.engine.quiet_blocks(forming + steps);
             if blocks + needed > free {
                 break;
             }
             observer.step_done(end, id, 0, decodes);
-            gaps.add(end, end.since(self.last_result), decodes, end >= self.observed_from, observer);
+            observer.token_gaps(end, end.since(self.last_result), decodes);
             self.last_result = end;
             self.totals.busy += span.min(end.saturating_since(self.observed_from));
             self.totals.steps += u64::from(end >= self.observed_from);
@@ -275,7 +274,6 @@ impl<P: Pool> Replica<P> {
             end = end + span;
             steps += 1;
         }
-        gaps.report(observer);
         self.engine.skip_quiet(steps, blocks);
         for flight in &mut self.flights {
             flight.batch.step += steps;
@@ -318,35 +316,6 @@ impl<P: Pool> Replica<P> {
             observed,
             kv_usage_mean: self.blocks_used.mean(observed) / usable,
             ..self.totals.clone()
-        }
-    }
-}
-
-/// Gaps between tokens that are equal and follow each other, to be reported together: the context of a few decodes
-/// grows for several steps before a step takes a nanosecond longer.
-#[derive(Default)]
-struct EqualGaps {
-    last: Time,
-    gap: Span,
-    count: u32,
-    observed: bool,
-}
-
-impl EqualGaps {
-    /// Adds `count` gaps that end at `at`; those before and after the warm-up are kept apart.
-    fn add<O: Observer>(&mut self, at: Time, gap: Span, count: u32, observed: bool, observer: &mut O) {
-        if gap != self.gap || observed != self.observed || self.count > u32::MAX / 2 {
-            self.report(observer);
-            (self.gap, self.observed) = (gap, observed);
-        }
-        self.last = at;
-        self.count += count;
-    }
-
-    fn report<O: Observer>(&mut self, observer: &mut O) {
-        if self.count > 0 {
-            observer.token_gaps(self.last, self.gap, self.count);
-            self.count = 0;
         }
     }
 }
