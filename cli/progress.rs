@@ -1,5 +1,6 @@
 //! The progress bar of a run: simulated time, requests, requests per second. None when output is piped.
 
+use std::fmt::Write;
 use std::io::IsTerminal as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forerun_planner::simulate::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A progress bar that also notices Ctrl-C.
 pub(crate) struct Bar {
@@ -25,14 +26,15 @@ impl Bar {
         };
         let bar = ProgressBar::with_draw_target(requests, target);
         let template = match requests {
-            Some(_) => {
-                "{msg:>12} simulated  {bar:30.cyan/dim}  {human_pos}/{human_len} requests  {per_sec}  eta {eta}"
-            }
-            None => "{msg:>12} simulated  {spinner}  {human_pos} requests  {per_sec}",
+            Some(_) => "{msg} simulated {wide_bar:.cyan/dim} {human_pos}/{human_len} {rate} eta {eta}",
+            None => "{msg} simulated {spinner} {human_pos} requests {rate}",
         };
-        bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
+        let rate = |state: &ProgressState, out: &mut dyn Write| {
+            // A progress bar that cannot be drawn is no reason to stop.
+            let _ = write!(out, "{} req/s", HumanCount(state.per_sec() as u64));
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style.with_key("rate", rate));
         // Fast runs end before a bar would help.
         bar.enable_steady_tick(Duration::from_millis(200));
         let interrupted = Arc::new(AtomicBool::new(false));
