@@ -4,6 +4,7 @@
 //! request, and the events that follow from earlier ones.
 
 mod config;
+mod error;
 mod live;
 
 use std::ops::ControlFlow;
@@ -22,29 +23,11 @@ use crate::prompt::Prompt;
 use crate::replica::Replica;
 use crate::request::{Cause, Failure, Label, Outcome, Rejection, ReplicaId, RequestId, Status};
 use crate::router::{Endpoint, Router};
-use crate::source::{Source, SourceError};
+use crate::source::Source;
 use crate::time::{Span, Time};
 pub use config::{Client, FleetConfig, KvForm, Overhead, PoolConfig};
+pub use error::RunError;
 use live::{Attempt, Live, LiveSet};
-
-/// Why a run did not end.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The source failed.
-    #[error("{0}")]
-    Source(SourceError),
-    /// The observer asked to stop.
-    #[error("interrupted")]
-    Interrupted,
-    /// Requests wait and nothing can happen: a bug.
-    #[error("replica {replica} holds {waiting} requests that can never run")]
-    Stuck {
-        /// Which replica.
-        replica: String,
-        /// How many requests.
-        waiting: u32,
-    },
-}
 
 /// Runs a fleet until every request has ended, or to its horizon.
 ///
