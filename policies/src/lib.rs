@@ -1,5 +1,6 @@
 //! What the router decides: one policy per file, and the registry that makes them by name.
 
+pub mod epp;
 mod least_requests;
 mod random;
 mod round_robin;
