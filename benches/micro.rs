@@ -32,7 +32,13 @@ criterion_main!(benches);
 /// How long a step takes: the cost model.
 fn step_time(c: &mut Criterion) {
     let cost = closed_form();
-    let decodes = StepShape { decodes: 64, decode_context: 64_000, sampled: 64, ..StepShape::default() };
+    let decodes = StepShape {
+        decodes: 64,
+        decode_context: 64_000,
+        decode_longest: 1_000,
+        sampled: 64,
+        ..StepShape::default()
+    };
     let mixed = StepShape {
         prefills: 2,
         prefill_tokens: 2000,
@@ -44,7 +50,7 @@ fn step_time(c: &mut Criterion) {
     let mut group = c.benchmark_group("cost");
     let prepared = cost.prepare(&decodes);
     group.bench_function("prepared decode step", |b| {
-        b.iter(|| black_box(&prepared).step(black_box(64_000)));
+        b.iter(|| black_box(&prepared).step(black_box(64_000), black_box(1_000)));
     });
     group.bench_function("prepare, 64 decodes", |b| b.iter(|| cost.prepare(black_box(&decodes))));
     group

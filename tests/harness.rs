@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use forerun_policies::Preset;
-use forerun_sim::cost::{CostModel, Prepared, StepShape};
+use forerun_sim::cost::{CostModel, Piece, Prepared, StepShape};
 use forerun_sim::engine::config::{EngineConfig, Policy};
 use forerun_sim::fleet::{self, Client, FleetConfig, KvForm, Overhead, PoolConfig};
 use forerun_sim::observer::{Observer, RunTotals};
@@ -90,19 +90,58 @@ pub(crate) fn bare_fleet(replicas: u32, engine: EngineConfig, cost: impl CostMod
     }
 }
 
-/// A cost that is linear in everything that a step has, in nanoseconds.
+/// A cost that is linear in everything that a step has, in nanoseconds, and piecewise linear in the contexts of its
+/// decodes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Linear {
     pub(crate) step: u64,
     pub(crate) token: u64,
     pub(crate) request: u64,
     pub(crate) cpu: u64,
+    pub(crate) context: Steeper,
+    pub(crate) longest: Steeper,
+}
+
+/// Each piece of so many tokens is steeper than the one before by so many nanoseconds per token; every third is flat.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Steeper {
+    pub(crate) tokens: u64,
+    pub(crate) slope: u64,
+}
+
+impl Linear {
+    /// Nothing costs anything.
+    pub(crate) const FREE: Self = Self {
+        step: 0,
+        token: 0,
+        request: 0,
+        cpu: 0,
+        context: Steeper { tokens: 0, slope: 0 },
+        longest: Steeper { tokens: 0, slope: 0 },
+    };
+}
+
+impl Steeper {
+    /// Nanoseconds at the beginning of the piece that has so many tokens, and the piece.
+    fn piece(self, tokens: u64) -> (u64, Piece) {
+        if self.tokens == 0 {
+            return (0, Piece::default());
+        }
+        let slope = |piece: u64| if piece % 3 == 2 { 0 } else { self.slope * piece };
+        let number = tokens / self.tokens;
+        let from = number * self.tokens;
+        let before: u64 = (0..number).map(|piece| slope(piece) * self.tokens).sum();
+        (before, Piece { from, until: from + self.tokens - 1, ns_per_token: slope(number) as f64 })
+    }
 }
 
 impl CostModel for Linear {
     fn prepare(&self, shape: &StepShape) -> Prepared {
         let work = self.token * u64::from(shape.tokens()) + self.request * u64::from(shape.requests());
-        Prepared { fixed_ns: (self.step + work) as f64, ns_per_context_token: 0.0, cpu: ns(self.cpu) }
+        let (context_ns, context) = self.context.piece(shape.decode_context);
+        let (longest_ns, longest) = self.longest.piece(shape.decode_longest);
+        let fixed_ns = (self.step + work + context_ns + longest_ns) as f64;
+        Prepared { fixed_ns, context, longest, cpu: ns(self.cpu) }
     }
 }
 

@@ -26,7 +26,7 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngSeed, TestRunner};
 
-use crate::harness::{Line, Linear, Run, Script, at, ns, play, request};
+use crate::harness::{Line, Linear, Run, Script, Steeper, at, ns, play, request};
 
 /// So many cases from a fixed seed, unless the environment says otherwise.
 fn cases(cases: u32) -> ProptestConfig {
@@ -178,8 +178,12 @@ fn engine() -> impl Strategy<Value = EngineConfig> {
 
 /// One or two pools of the same or of different models, four replicas at most.
 fn pools() -> impl Strategy<Value = Vec<PoolConfig>> {
-    let linear = (0..50_000u64, 1..2000u64, 0..2000u64, 0..60_000u64)
-        .prop_map(|(step, token, request, cpu)| Some(Linear { step, token, request, cpu }));
+    let steeper = || (0..60u64, 0..40u64).prop_map(|(tokens, slope)| Steeper { tokens, slope });
+    let linear = (0..50_000u64, 1..2000u64, 0..2000u64, 0..60_000u64, steeper(), steeper()).prop_map(
+        |(step, token, request, cpu, context, longest)| {
+            Some(Linear { step, token, request, cpu, context, longest })
+        },
+    );
     let pool = (1..3u32, engine(), prop_oneof![4 => linear, 1 => Just(None)], select(&["a", "b"][..]));
     vec(pool, 1..3).prop_map(|pools| {
         let pool = |(index, (replicas, engine, linear, model)): (

@@ -26,7 +26,7 @@ struct Always(Span);
 
 impl CostModel for Always {
     fn prepare(&self, _: &StepShape) -> Prepared {
-        Prepared { fixed_ns: self.0.as_nanos() as f64, ns_per_context_token: 0.0, cpu: Span::ZERO }
+        Prepared { fixed_ns: self.0.as_nanos() as f64, ..Prepared::default() }
     }
 }
 
@@ -141,7 +141,11 @@ fn littles_law_holds_to_the_nanosecond() {
     for preset in forerun_policies::PRESETS {
         let engine =
             EngineConfig { num_gpu_blocks: 120, max_num_seqs: 8, async_scheduling: true, ..roomy_engine() };
-        let config = bare_fleet(3, engine, Linear { step: 20_000, token: 1000, request: 500, cpu: 5000 });
+        let config = bare_fleet(
+            3,
+            engine,
+            Linear { step: 20_000, token: 1000, request: 500, cpu: 5000, ..Linear::FREE },
+        );
         let mut stream = Stream::new(3, "lengths");
         let mut script = Script::of(poisson(2000, 8.0, 3.0, 2).into_iter().map(|sent| {
             let (prompt, output) = (1 + stream.below(600) as u32, 1 + stream.below(100) as u32);
@@ -162,7 +166,8 @@ fn a_closed_loop_obeys_the_interactive_response_time_law() {
     const CLIENTS: usize = 12;
     let think = ns(70_000);
     let engine = EngineConfig { max_num_seqs: 4, async_scheduling: true, ..roomy_engine() };
-    let config = bare_fleet(2, engine, Linear { step: 20_000, token: 1000, request: 500, cpu: 5000 });
+    let config =
+        bare_fleet(2, engine, Linear { step: 20_000, token: 1000, request: 500, cpu: 5000, ..Linear::FREE });
     let mut stream = Stream::new(5, "lengths");
     let lines = (0..40 * CLIENTS).map(|number| {
         let (prompt, output) = (1 + stream.below(300) as u32, 1 + stream.below(50) as u32);
@@ -204,7 +209,7 @@ fn two_replicas_wait_like_two_queues_or_almost_like_one() {
 // Two requests, by hand
 
 /// A step takes 1000 ns and 10 ns per token on the GPU, and 100 ns on the CPU.
-const BY_HAND: Linear = Linear { step: 1000, token: 10, request: 0, cpu: 100 };
+const BY_HAND: Linear = Linear { step: 1000, token: 10, request: 0, cpu: 100, ..Linear::FREE };
 
 /// Request 0: 32 + 3 tokens at 0. Request 1: 16 + 2 tokens at 500, during the first step.
 fn two_requests(async_scheduling: bool) -> Run {
@@ -268,7 +273,8 @@ fn an_arrival_during_an_asynchronous_step_joins_the_step_after_the_next() {
 fn a_slow_cpu_adds_to_synchronous_steps_and_bounds_asynchronous_ones() {
     let end = |async_scheduling| {
         let engine = EngineConfig { async_scheduling, ..roomy_engine() };
-        let fleet = bare_fleet(1, engine, Linear { step: 1000, token: 0, request: 0, cpu: 1500 });
+        let fleet =
+            bare_fleet(1, engine, Linear { step: 1000, token: 0, request: 0, cpu: 1500, ..Linear::FREE });
         play(&fleet, Script::of([request(0, 0, 16, 4)]), "round-robin").totals.end.as_nanos()
     };
     assert_eq!(end(false), 4 * 2500);
@@ -336,7 +342,8 @@ fn an_aborted_request_frees_its_blocks_at_once_and_its_late_output_is_dropped() 
 fn a_client_who_gives_up_during_a_step_receives_nothing_more() {
     for async_scheduling in [false, true] {
         let engine = EngineConfig { async_scheduling, ..roomy_engine() };
-        let mut fleet = bare_fleet(1, engine, Linear { step: 1000, token: 0, request: 0, cpu: 0 });
+        let mut fleet =
+            bare_fleet(1, engine, Linear { step: 1000, token: 0, request: 0, cpu: 0, ..Linear::FREE });
         fleet.client = Client { timeout: Some(ns(2400)), retries: 1 };
         let run = play(&fleet, Script::of([request(0, 0, 16, 100)]), "round-robin");
         let outcome = run.record.outcome(0);
@@ -440,7 +447,7 @@ fn max_model_len_bounds_prompts_and_answers() {
 fn a_request_that_preempts_itself_does_not_hold_up_the_others() {
     let engine =
         EngineConfig { num_gpu_blocks: 5, max_model_len: 64, policy: Policy::Priority, ..roomy_engine() };
-    let fleet = bare_fleet(1, engine, Linear { step: 1000, token: 0, request: 0, cpu: 0 });
+    let fleet = bare_fleet(1, engine, Linear { step: 1000, token: 0, request: 0, cpu: 0, ..Linear::FREE });
     // Step 1: both run and hold all 4 blocks. Step 2: request 0 needs a third one.
     let sent = [Request { priority: 1, ..request(0, 0, 31, 10) }, request(1, 1, 31, 10)];
     let run = play(&fleet, Script::of(sent), "round-robin");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::cost::{CostModel, Prepared, StepShape};
 use crate::engine::config::EngineConfig;
-use crate::engine::{Batch, Engine};
+use crate::engine::{Batch, CohortShare, Engine};
 use crate::event::Rank;
 use crate::kv::Pool;
 use crate::ledger::ReplicaClock;
@@ -176,8 +176,7 @@ impl<P: Pool> Replica<P> {
         }
         let (_, end) = self.flights.front()?.running?;
         let steps = self.assured_quiet_steps();
-        // Decode steps never become shorter as their context grows.
-        let bound = if steps == 0 { end } else { end + self.next_quiet_span(0).times(steps) };
+        let bound = if steps == 0 { end } else { end + self.least_quiet_span(steps).times(steps) };
         Some((bound, Rank::StepDone))
     }
 
@@ -213,22 +212,38 @@ impl<P: Pool> Replica<P> {
         }
     }
 
-    /// Duration of the step that starts when `ahead` quiet steps and the running one have ended.
-    fn next_quiet_span(&self, ahead: u64) -> Span {
-        let decodes = self.engine.num_running();
-        let prepared = self.prepare_decodes(decodes);
-        self.quiet_span(&prepared, ahead)
+    /// What each of the next `steps` quiet steps takes at least. They never become shorter as their context grows,
+    /// up to the rounding where a piece of the cost model ends.
+    fn least_quiet_span(&self, steps: u64) -> Span {
+        let mut prepared = self.prepare_decodes(self.quiet_share(0));
+        let first = self.quiet_span(&mut prepared, 0);
+        let last = self.quiet_share(steps - 1);
+        let same_piece = prepared.covers(last.context, last.longest);
+        if same_piece { first } else { first.saturating_sub(Span::from_nanos(1)) }
     }
 
-    fn prepare_decodes(&self, decodes: u32) -> Prepared {
-        self.cost.prepare(&StepShape { decodes, sampled: decodes, ..StepShape::default() })
-    }
-
-    fn quiet_span(&self, prepared: &Prepared, ahead: u64) -> Span {
-        let overlapped = self.engine.config().async_scheduling;
+    /// The decodes of the step that starts when `ahead` quiet steps and the running one have ended.
+    fn quiet_share(&self, ahead: u64) -> CohortShare {
         let running = self.flights.front().map_or(0, |flight| flight.batch.step);
-        let context = self.engine.quiet_share(running + 1 + ahead).context;
-        prepared.step(context).duration(overlapped).max(Span::from_nanos(1))
+        self.engine.quiet_share(running + 1 + ahead)
+    }
+
+    fn prepare_decodes(&self, share: CohortShare) -> Prepared {
+        let mut shape = StepShape::default();
+        shape.add_cohort(share);
+        self.cost.prepare(&shape)
+    }
+
+    /// Duration of the step that starts when `ahead` quiet steps and the running one have ended; prepares anew
+    /// where `prepared` ends.
+    fn quiet_span(&self, prepared: &mut Prepared, ahead: u64) -> Span {
+        let share = self.quiet_share(ahead);
+        if !prepared.covers(share.context, share.longest) {
+            *prepared = self.prepare_decodes(share);
+        }
+        let overlapped = self.engine.config().async_scheduling;
+        let time = prepared.step(share.context, share.longest);
+        time.duration(overlapped).max(Span::from_nanos(1))
     }
 
     /// Takes all quiet steps that end before `until` (or at it), and returns how many.
@@ -251,7 +266,7 @@ impl<P: Pool> Replica<P> {
             return 0;
         }
         let decodes = self.engine.num_running();
-        let prepared = self.prepare_decodes(decodes);
+        let mut prepared = self.prepare_decodes(self.quiet_share(0));
         let free = self.engine.kv().pool().free();
         let used = self.engine.kv().pool().usable() - free;
         let forming = self.engine.next_step();
@@ -270,7 +285,7 @@ impl<P: Pool> Replica<P> {
                 blocks += needed;
                 self.blocks_used.set(end, u64::from(used + blocks));
             }
-            span = self.quiet_span(&prepared, steps);
+            span = self.quiet_span(&mut prepared, steps);
             end = end + span;
             steps += 1;
         }

@@ -9,7 +9,7 @@
 
 use crate::catalog::{AllReduce, Gpu, Model};
 use crate::cost::cuda_graphs::CudaGraphs;
-use crate::cost::{CostModel, Prepared, StepShape};
+use crate::cost::{CostModel, Piece, Prepared, StepShape};
 use crate::time::Span;
 
 /// Bytes of a bf16 or fp16 element.
@@ -233,7 +233,8 @@ impl CostModel for ClosedForm {
         if shape.decodes > 0 {
             us += self.layers * self.decode_attention_us(shape.decodes);
         }
-        Prepared { fixed_ns: us * 1e3, ns_per_context_token: self.context_token_ns, cpu }
+        let context = Piece::whole(self.context_token_ns);
+        Prepared { fixed_ns: us * 1e3, context, longest: Piece::default(), cpu }
     }
 }
 

@@ -21,6 +21,8 @@ pub struct StepShape {
     pub decodes: u32,
     /// Tokens whose keys and values they read.
     pub decode_context: u64,
+    /// Of those, the tokens of the longest: a batch of unequal lengths takes longer than one of equal ones.
+    pub decode_longest: u64,
     /// Requests that sample a token.
     pub sampled: u32,
 }
@@ -32,6 +34,7 @@ impl StepShape {
         if part.decode {
             self.decodes += 1;
             self.decode_context += history + new;
+            self.decode_longest = self.decode_longest.max(history + new);
         } else {
             self.prefills += 1;
             self.prefill_tokens += part.new;
@@ -45,6 +48,7 @@ impl StepShape {
     pub fn add_cohort(&mut self, share: CohortShare) {
         self.decodes += share.decodes;
         self.decode_context += share.context;
+        self.decode_longest = self.decode_longest.max(share.longest);
         self.sampled += share.decodes;
     }
 
@@ -66,6 +70,7 @@ impl StepShape {
         Self {
             decodes: self.decodes,
             decode_context: self.decode_context,
+            decode_longest: self.decode_longest,
             sampled: self.decodes,
             ..Self::default()
         }
@@ -90,23 +95,68 @@ impl StepTime {
     }
 }
 
+/// A piece of a piecewise-linear, non-decreasing function of a number of tokens: what it adds to its value at
+/// `from`, for `from` to `until` tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Piece {
+    /// First number of tokens of the piece.
+    pub from: u64,
+    /// Last one.
+    pub until: u64,
+    /// Nanoseconds for each token beyond `from`; not negative.
+    pub ns_per_token: f64,
+}
+
+impl Piece {
+    /// A function of one piece.
+    #[must_use]
+    pub const fn whole(ns_per_token: f64) -> Self {
+        Self { from: 0, until: u64::MAX, ns_per_token }
+    }
+
+    fn covers(&self, tokens: u64) -> bool {
+        (self.from..=self.until).contains(&tokens)
+    }
+
+    fn ns(&self, tokens: u64) -> f64 {
+        self.ns_per_token * (tokens - self.from) as f64
+    }
+}
+
+impl Default for Piece {
+    /// A function that is zero.
+    fn default() -> Self {
+        Self::whole(0.0)
+    }
+}
+
 /// The time of steps that differ in the context of their decodes alone: prepared once for a batch, asked once for
 /// each step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Prepared {
-    /// GPU time without any decode context, nanoseconds.
+    /// GPU time at the beginning of both pieces, nanoseconds.
     pub fixed_ns: f64,
-    /// GPU time for each token of decode context, nanoseconds; not negative.
-    pub ns_per_context_token: f64,
+    /// By the context of all decodes.
+    pub context: Piece,
+    /// By the context of the longest decode.
+    pub longest: Piece,
     /// CPU time.
     pub cpu: Span,
 }
 
 impl Prepared {
-    /// Time of a step whose decodes read `decode_context` tokens. Rounded once, to the nearest nanosecond.
+    /// Whether it holds for a step with these [`decode_context`](StepShape::decode_context) and
+    /// [`decode_longest`](StepShape::decode_longest).
     #[must_use]
-    pub fn step(&self, decode_context: u64) -> StepTime {
-        let gpu_ns = self.fixed_ns + self.ns_per_context_token * decode_context as f64;
+    pub fn covers(&self, decode_context: u64, decode_longest: u64) -> bool {
+        self.context.covers(decode_context) && self.longest.covers(decode_longest)
+    }
+
+    /// Time of a step that it [covers](Self::covers). Rounded once, to the nearest nanosecond.
+    #[must_use]
+    pub fn step(&self, decode_context: u64, decode_longest: u64) -> StepTime {
+        debug_assert!(self.covers(decode_context, decode_longest), "prepared for another piece");
+        let gpu_ns = self.fixed_ns + self.context.ns(decode_context) + self.longest.ns(decode_longest);
         // Adding and taking away 2^52 rounds to a whole number, ties to even: the same everywhere, in two additions.
         const WHOLE: f64 = (1u64 << 52) as f64;
         StepTime { gpu: Span::from_nanos(((gpu_ns + WHOLE) - WHOLE) as u64), cpu: self.cpu }
@@ -114,12 +164,15 @@ impl Prepared {
 }
 
 /// Says how long a step takes.
+///
+/// More work never takes less time, up to one nanosecond of rounding where a piece ends. All shapes that one piece
+/// covers get the same [`Prepared`], bit by bit: how a step was come to does not change its time.
 pub trait CostModel: Send + Sync {
-    /// The time of a step of this shape, as a function of its decodes' context. More work never takes less time.
+    /// The time of steps of this shape and of those with other contexts of their decodes that the result covers.
     fn prepare(&self, shape: &StepShape) -> Prepared;
 
     /// The time of a step of this shape.
     fn step(&self, shape: &StepShape) -> StepTime {
-        self.prepare(shape).step(shape.decode_context)
+        self.prepare(shape).step(shape.decode_context, shape.decode_longest)
     }
 }

@@ -13,6 +13,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::longest::Longest;
 use super::{Batch, Engine, Entry, Scheduled, Slot, State, Token};
 use crate::kv::Pool;
 use crate::prompt::{Content, Prompt};
@@ -25,6 +26,8 @@ pub struct CohortShare {
     pub decodes: u32,
     /// Tokens whose keys and values they read, together.
     pub context: u64,
+    /// Of those, the tokens of the longest member.
+    pub longest: u64,
 }
 
 /// A member's tenure.
@@ -48,6 +51,8 @@ pub(super) struct Cohort {
     decodes: u32,
     /// Sum over them of `base - joined`: their context in step s is this plus `decodes * s`.
     context_base: i64,
+    /// The longest of them.
+    longest: Longest,
     /// Of them, those that need a block in steps of number `index` modulo the block size.
     needs_block: Vec<u32>,
     /// Members by the step that finishes them, then in order of admission.
@@ -69,6 +74,7 @@ impl Cohort {
             block_tokens: u64::from(block_tokens),
             decodes: 0,
             context_base: 0,
+            longest: Longest::default(),
             needs_block: vec![0; block_tokens as usize],
             finishes: BinaryHeap::new(),
             ending: Vec::new(),
@@ -95,7 +101,8 @@ impl Cohort {
 
     fn share(&self, step: u64) -> CohortShare {
         let context = self.context_base + i64::from(self.decodes) * step as i64;
-        CohortShare { decodes: self.decodes, context: context as u64 }
+        let longest = self.longest.context(step);
+        CohortShare { decodes: self.decodes, context: context as u64, longest }
     }
 
     /// Step number modulo the block size at which a member needs a block: its token `base + s - joined` is the
@@ -108,7 +115,9 @@ impl Cohort {
 
     fn enlist(&mut self, tenure: &Tenure, adapter: Option<u32>) {
         self.decodes += 1;
-        self.context_base += i64::from(tenure.base) - tenure.joined as i64;
+        let anchored = i64::from(tenure.base) - tenure.joined as i64;
+        self.context_base += anchored;
+        self.longest.join(anchored, tenure.last);
         let phase = self.phase(tenure);
         self.needs_block[phase] += 1;
         if let Some(adapter) = adapter {
@@ -195,6 +204,7 @@ impl<P: Pool> Engine<P> {
         if blocks > 0 {
             self.kv.reserve(blocks);
         }
+        self.cohort.longest.forget_before(self.formed, self.cohort.decodes);
         batch.cohort = self.cohort.share(self.formed);
     }
 

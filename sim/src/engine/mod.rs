@@ -10,11 +10,12 @@
 //! | who is in the next batch, with how many tokens; preemption | `schedule` |
 //! | what a finished batch changes | `update` |
 //! | order of the waiting queue | `queue` |
-//! | decodes that need no listing | `cohort` |
+//! | decodes that need no listing | `cohort`, `longest` |
 //! | blocks, prefix hits, eviction | [`crate::kv`] |
 
 mod cohort;
 pub mod config;
+mod longest;
 mod queue;
 mod schedule;
 mod update;
