@@ -8,7 +8,7 @@ use forerun_reports::collector::{Collector, SummaryContext};
 use forerun_reports::outcomes::OutcomeWriter;
 use forerun_reports::summary::Summary;
 use forerun_sim::fleet;
-use forerun_sim::observer::Observer;
+use forerun_sim::observer::{Observer, QuietSteps};
 use forerun_sim::request::{Labels, Outcome, Request};
 use forerun_sim::source::Source as _;
 use forerun_sim::time::{Span, Time};
@@ -103,6 +103,10 @@ impl Observer for Watch<'_> {
         emitted: u32,
     ) {
         self.collector.step_done(at, replica, prefill_tokens, emitted);
+    }
+
+    fn quiet_steps(&mut self, steps: &QuietSteps<'_>) {
+        self.collector.quiet_steps(steps);
     }
 
     fn ended(&mut self, outcome: &Outcome, labels: &Labels) {

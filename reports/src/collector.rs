@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use forerun_sim::observer::{Observer, ReplicaTotals, RunTotals};
+use forerun_sim::observer::{Observer, QuietSteps, ReplicaTotals, RunTotals};
 use forerun_sim::request::{Cause, Failure, Label, Labels, Outcome, Rejection, ReplicaId, Request, Status};
 use forerun_sim::time::{Span, Time};
 
@@ -254,6 +254,16 @@ impl Observer for Collector {
             ..Work::default()
         };
         self.window.done(at, work);
+    }
+
+    fn quiet_steps(&mut self, steps: &QuietSteps<'_>) {
+        let first = steps.from + steps.gaps.first().copied().unwrap_or_default();
+        if !self.window.is_one_period(first, steps.until) {
+            return steps.one_by_one(self);
+        }
+        let output_tokens = u64::from(steps.decodes) * steps.gaps.len() as u64;
+        self.window.done(steps.until, Work { output_tokens, ..Work::default() });
+        self.itl.record_rising(steps.gaps, steps.until.since(steps.from), u64::from(steps.decodes));
     }
 
     fn ended(&mut self, outcome: &Outcome, labels: &Labels) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use forerun_sim::request::{Outcome, Status};
 use forerun_sim::time::Span;
 
-use crate::histogram::LatencyHistogram;
+use crate::histogram::{Counter, LatencyHistogram};
 use crate::summary::{GroupSummary, share};
 
 /// Groups reported by name. Each keeps three histograms, about a third of a megabyte at latencies of
@@ -106,10 +106,7 @@ impl Group {
 }
 
 /// Records a value that may be absent.
-pub(crate) fn record_some<C: hdrhistogram::Counter>(
-    histogram: &mut LatencyHistogram<C>,
-    value: Option<Span>,
-) {
+pub(crate) fn record_some<C: Counter>(histogram: &mut LatencyHistogram<C>, value: Option<Span>) {
     if let Some(value) = value {
         histogram.record(value);
     }

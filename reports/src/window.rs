@@ -62,6 +62,11 @@ impl Window {
         }
     }
 
+    /// Whether work finished at `first`, at `last` or at any time between them counts the same.
+    pub(crate) fn is_one_period(&self, first: Time, last: Time) -> bool {
+        first >= self.start && (last <= self.last_arrival || first > self.last_arrival)
+    }
+
     /// The work from the warm-up to the last arrival, and the length of that period.
     pub(crate) fn without_drain(&self) -> (Work, Span) {
         (self.until_last_arrival, self.last_arrival.saturating_since(self.start))

@@ -26,6 +26,12 @@ pub trait Observer {
         let _ = (at, replica, prefill_tokens, emitted);
     }
 
+    /// A replica took `steps` in which it did nothing but decode. The default reports each of them by
+    /// [`step_done`](Self::step_done) and [`token_gaps`](Self::token_gaps): who can add them up at once is faster.
+    fn quiet_steps(&mut self, steps: &QuietSteps<'_>) {
+        steps.one_by_one(self);
+    }
+
     /// A request ended, however it ended. Called exactly once per request. `labels` has the names that the
     /// request refers to: its tenant, class, model and adapter.
     fn ended(&mut self, outcome: &Outcome, labels: &Labels) {
@@ -39,8 +45,51 @@ pub trait Observer {
     }
 }
 
+/// Consecutive steps of one replica in each of which the same decodes delivered one token and nothing else happened.
+#[derive(Clone, Copy, Debug)]
+pub struct QuietSteps<'a> {
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// Tokens that each step delivered.
+    pub decodes: u32,
+    /// When the step before the first one ended.
+    pub from: Time,
+    /// When the last one ended.
+    pub until: Time,
+    /// From the end of the step before to the end of each step; none is shorter than the one before it.
+    pub gaps: &'a [Span],
+}
+
+impl QuietSteps<'_> {
+    /// Reports each step by itself.
+    pub fn one_by_one<O: Observer + ?Sized>(&self, observer: &mut O) {
+        let mut at = self.from;
+        for &gap in self.gaps {
+            at = at + gap;
+            observer.step_done(at, self.replica, 0, self.decodes);
+            observer.token_gaps(at, gap, self.decodes);
+        }
+    }
+
+    /// Reports the steps, where the first may have come later than the others would have it: it may be the one in
+    /// which an idle replica began.
+    pub(crate) fn report<O: Observer>(self, observer: &mut O) {
+        let alone = usize::from(self.gaps.len() > 1 && self.gaps[0] > self.gaps[1]);
+        let (first, rest) = self.gaps.split_at(alone);
+        if let [gap] = *first {
+            let between = self.from + gap;
+            observer.quiet_steps(&Self { until: between, gaps: first, ..self });
+            observer.quiet_steps(&Self { from: between, gaps: rest, ..self });
+        } else if !rest.is_empty() {
+            observer.quiet_steps(&self);
+        }
+    }
+}
+
 /// Watches nothing.
-impl Observer for () {}
+impl Observer for () {
+    fn quiet_steps(&mut self, _: &QuietSteps<'_>) {}
+}
 
 /// Two watchers at once.
 impl<A: Observer, B: Observer> Observer for (A, B) {
@@ -57,6 +106,11 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
     fn step_done(&mut self, at: Time, replica: ReplicaId, prefill_tokens: u32, emitted: u32) {
         self.0.step_done(at, replica, prefill_tokens, emitted);
         self.1.step_done(at, replica, prefill_tokens, emitted);
+    }
+
+    fn quiet_steps(&mut self, steps: &QuietSteps<'_>) {
+        self.0.quiet_steps(steps);
+        self.1.quiet_steps(steps);
     }
 
     fn ended(&mut self, outcome: &Outcome, labels: &Labels) {
@@ -81,6 +135,10 @@ impl<O: Observer + ?Sized> Observer for &mut O {
 
     fn step_done(&mut self, at: Time, replica: ReplicaId, prefill_tokens: u32, emitted: u32) {
         (**self).step_done(at, replica, prefill_tokens, emitted);
+    }
+
+    fn quiet_steps(&mut self, steps: &QuietSteps<'_>) {
+        (**self).quiet_steps(steps);
     }
 
     fn ended(&mut self, outcome: &Outcome, labels: &Labels) {

@@ -5,17 +5,18 @@
 //! k + 1 is formed when batch k starts, so a request that arrives during step k joins step k + 2, and the
 //! order is S0 S1 U0 S2 U1 ...
 
+mod quiet;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::cost::{CostModel, Prepared, StepShape};
+use crate::cost::{CostModel, Prepared, StepShape, StepTime};
 use crate::engine::config::EngineConfig;
 use crate::engine::{Batch, CohortShare, Engine};
-use crate::event::Rank;
 use crate::kv::Pool;
 use crate::ledger::ReplicaClock;
-use crate::observer::{Observer, ReplicaTotals};
-use crate::request::{Cause, ReplicaId, RequestId};
+use crate::observer::ReplicaTotals;
+use crate::request::{Cause, RequestId};
 use crate::time::{Span, Time};
 
 /// A batch in flight.
@@ -51,6 +52,8 @@ pub(crate) struct Replica<P: Pool> {
     /// When the result of the last step came in.
     pub(crate) last_result: Time,
     cost: Arc<dyn CostModel>,
+    /// The time of a step of so many decodes and nothing else, prepared last.
+    prepared: Option<(u32, Prepared)>,
     flights: VecDeque<Flight>,
     spare: Vec<Batch>,
     /// Why the requests that wait were not admitted when the scheduler last looked.
@@ -83,6 +86,7 @@ impl<P: Pool> Replica<P> {
             last_result: Time::ZERO,
             blocked: None,
             cost,
+            prepared: None,
             flights: VecDeque::new(),
             spare: Vec::new(),
             totals,
@@ -137,13 +141,18 @@ impl<P: Pool> Replica<P> {
 
     /// Starts the oldest batch in flight, unless it runs already or there is none: whether it did.
     pub(crate) fn start_step(&mut self, now: Time) -> bool {
-        let Some(flight) = self.flights.front_mut().filter(|flight| flight.running.is_none()) else {
+        let Some(flight) = self.flights.front().filter(|flight| flight.running.is_none()) else {
             return false;
         };
-        let span = self.cost.step(&flight.shape).duration(flight.overlapped);
-        // A step takes time, however fast the hardware: otherwise a run might never move on.
-        let span = span.max(Span::from_nanos(1));
-        flight.running = Some((span, now + span));
+        let (shape, overlapped) = (flight.shape, flight.overlapped);
+        let time = if shape == shape.decodes_only() {
+            let (decodes, context, longest) = (shape.decodes, shape.decode_context, shape.decode_longest);
+            self.prepare_decodes(CohortShare { decodes, context, longest }).step(context, longest)
+        } else {
+            self.cost.step(&shape)
+        };
+        let span = step_span(time, overlapped);
+        self.flights[0].running = Some((span, now + span));
         self.totals.steps += u64::from(now >= self.observed_from);
         true
     }
@@ -163,144 +172,28 @@ impl<P: Pool> Replica<P> {
         DoneStep { batch, shape }
     }
 
+    /// The time of a step of these decodes and nothing else.
+    fn prepare_decodes(&mut self, share: CohortShare) -> Prepared {
+        match self.prepared {
+            Some((decodes, prepared))
+                if decodes == share.decodes && prepared.covers(share.context, share.longest) =>
+            {
+                prepared
+            }
+            _ => {
+                let mut shape = StepShape::default();
+                shape.add_cohort(share);
+                let prepared = self.cost.prepare(&shape);
+                self.prepared = Some((share.decodes, prepared));
+                prepared
+            }
+        }
+    }
+
     /// Makes ordinary requests of the decodes in lockstep.
     pub(crate) fn dissolve(&mut self) {
         let batches = self.flights.iter_mut().map(|flight| &mut flight.batch);
         self.engine.dissolve(batches, &mut self.dissolved);
-    }
-
-    /// When something happens next that is more than a decode step: exactly, or a bound before it.
-    pub(crate) fn next_event(&self) -> Option<(Time, Rank)> {
-        if let Some(wake) = self.wake {
-            return Some((wake, Rank::Wake));
-        }
-        let (_, end) = self.flights.front()?.running?;
-        let steps = self.assured_quiet_steps();
-        let bound = if steps == 0 { end } else { end + self.least_quiet_span(steps).times(steps) };
-        Some((bound, Rank::StepDone))
-    }
-
-    /// How many steps from the one that runs on change nothing but the counters of the decodes in lockstep, as long
-    /// as there are blocks for them.
-    fn quiet_steps(&self) -> u64 {
-        let steps = self.engine.quiet_steps();
-        if steps == 0 || !self.revisit.is_empty() || !self.dissolved.is_empty() {
-            return 0;
-        }
-        let depth = if self.engine.config().async_scheduling { 2 } else { 1 };
-        let decodes = self.engine.num_running();
-        let pure =
-            |flight: &Flight| flight.batch.cohort.decodes == decodes && flight.batch.scheduled.is_empty();
-        if self.flights.len() != depth
-            || !self.flights.iter().all(pure)
-            || !self.engine.stays_blocked(self.blocked)
-        {
-            return 0;
-        }
-        steps
-    }
-
-    /// Of the quiet steps, those for which there are blocks whatever happens: each decode takes at most one block in
-    /// as many steps as a block has tokens.
-    fn assured_quiet_steps(&self) -> u64 {
-        match self.quiet_steps() {
-            0 => 0,
-            steps => {
-                let rounds = self.engine.kv().pool().free() / self.engine.num_running();
-                steps.min(u64::from(rounds) * u64::from(self.engine.config().block_size))
-            }
-        }
-    }
-
-    /// What each of the next `steps` quiet steps takes at least. They never become shorter as their context grows,
-    /// up to the rounding where a piece of the cost model ends.
-    fn least_quiet_span(&self, steps: u64) -> Span {
-        let mut prepared = self.prepare_decodes(self.quiet_share(0));
-        let first = self.quiet_span(&mut prepared, 0);
-        let last = self.quiet_share(steps - 1);
-        let same_piece = prepared.covers(last.context, last.longest);
-        if same_piece { first } else { first.saturating_sub(Span::from_nanos(1)) }
-    }
-
-    /// The decodes of the step that starts when `ahead` quiet steps and the running one have ended.
-    fn quiet_share(&self, ahead: u64) -> CohortShare {
-        let running = self.flights.front().map_or(0, |flight| flight.batch.step);
-        self.engine.quiet_share(running + 1 + ahead)
-    }
-
-    fn prepare_decodes(&self, share: CohortShare) -> Prepared {
-        let mut shape = StepShape::default();
-        shape.add_cohort(share);
-        self.cost.prepare(&shape)
-    }
-
-    /// Duration of the step that starts when `ahead` quiet steps and the running one have ended; prepares anew
-    /// where `prepared` ends.
-    fn quiet_span(&self, prepared: &mut Prepared, ahead: u64) -> Span {
-        let share = self.quiet_share(ahead);
-        if !prepared.covers(share.context, share.longest) {
-            *prepared = self.prepare_decodes(share);
-        }
-        let overlapped = self.engine.config().async_scheduling;
-        let time = prepared.step(share.context, share.longest);
-        time.duration(overlapped).max(Span::from_nanos(1))
-    }
-
-    /// Takes all quiet steps that end before `until` (or at it), and returns how many.
-    pub(crate) fn run_quiet<O: Observer>(
-        &mut self,
-        id: ReplicaId,
-        until: Time,
-        inclusive: bool,
-        observer: &mut O,
-    ) -> u64 {
-        let Some((mut span, mut end)) = self.flights.front().and_then(|flight| flight.running) else {
-            return 0;
-        };
-        let due = |end: Time| end < until || (inclusive && end == until);
-        if !due(end) {
-            return 0;
-        }
-        let quiet = self.quiet_steps();
-        if quiet == 0 {
-            return 0;
-        }
-        let decodes = self.engine.num_running();
-        let mut prepared = self.prepare_decodes(self.quiet_share(0));
-        let free = self.engine.kv().pool().free();
-        let used = self.engine.kv().pool().usable() - free;
-        let forming = self.engine.next_step();
-        let (mut steps, mut blocks) = (0, 0);
-        while steps < quiet && due(end) {
-            let needed = self.engine.quiet_blocks(forming + steps);
-            if blocks + needed > free {
-                break;
-            }
-            observer.step_done(end, id, 0, decodes);
-            observer.token_gaps(end, end.since(self.last_result), decodes);
-            self.last_result = end;
-            self.totals.busy += span.min(end.saturating_since(self.observed_from));
-            self.totals.steps += u64::from(end >= self.observed_from);
-            if needed > 0 {
-                blocks += needed;
-                self.blocks_used.set(end, u64::from(used + blocks));
-            }
-            span = self.quiet_span(&mut prepared, steps);
-            end = end + span;
-            steps += 1;
-        }
-        self.engine.skip_quiet(steps, blocks);
-        for flight in &mut self.flights {
-            flight.batch.step += steps;
-            flight.batch.cohort = self.engine.quiet_share(flight.batch.step);
-            flight.shape = StepShape::default();
-            flight.shape.add_cohort(flight.batch.cohort);
-            flight.overlapped = self.engine.config().async_scheduling;
-        }
-        if let Some(flight) = self.flights.front_mut() {
-            flight.running = Some((span, end));
-        }
-        steps
     }
 
     /// Gives a batch back for reuse.
@@ -333,6 +226,11 @@ impl<P: Pool> Replica<P> {
             ..self.totals.clone()
         }
     }
+}
+
+/// A step takes time, however fast the hardware: otherwise a run might never move on.
+fn step_span(time: StepTime, overlapped: bool) -> Span {
+    time.duration(overlapped).max(Span::from_nanos(1))
 }
 
 /// A quantity over time and its integral.

@@ -119,7 +119,8 @@ impl Piece {
     }
 
     fn ns(&self, tokens: u64) -> f64 {
-        self.ns_per_token * (tokens - self.from) as f64
+        // Token counts are far below 2^63: as signed numbers they convert in one instruction.
+        self.ns_per_token * (tokens - self.from) as i64 as f64
     }
 }
 
@@ -152,14 +153,25 @@ impl Prepared {
         self.context.covers(decode_context) && self.longest.covers(decode_longest)
     }
 
+    /// How many steps in a row it covers, from one with this share that it covers on, if nothing but the lengths of
+    /// the decodes changes.
+    #[must_use]
+    pub fn steps(&self, share: CohortShare) -> u64 {
+        debug_assert!(self.covers(share.context, share.longest), "prepared for another piece");
+        let by_context = (self.context.until - share.context) / u64::from(share.decodes).max(1);
+        by_context.min(self.longest.until - share.longest).saturating_add(1)
+    }
+
     /// Time of a step that it [covers](Self::covers). Rounded once, to the nearest nanosecond.
     #[must_use]
     pub fn step(&self, decode_context: u64, decode_longest: u64) -> StepTime {
         debug_assert!(self.covers(decode_context, decode_longest), "prepared for another piece");
         let gpu_ns = self.fixed_ns + self.context.ns(decode_context) + self.longest.ns(decode_longest);
-        // Adding and taking away 2^52 rounds to a whole number, ties to even: the same everywhere, in two additions.
+        // Adding 2^52 rounds to a whole number, ties to even, the same everywhere: it is what remains in the mantissa.
         const WHOLE: f64 = (1u64 << 52) as f64;
-        StepTime { gpu: Span::from_nanos(((gpu_ns + WHOLE) - WHOLE) as u64), cpu: self.cpu }
+        let whole = gpu_ns + WHOLE;
+        let nanos = if whole < 2.0 * WHOLE { whole.to_bits() - WHOLE.to_bits() } else { gpu_ns as u64 };
+        StepTime { gpu: Span::from_nanos(nanos), cpu: self.cpu }
     }
 }
 

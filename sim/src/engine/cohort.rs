@@ -418,10 +418,10 @@ impl<P: Pool> Engine<P> {
         }
     }
 
-    /// Blocks that a quiet step takes when it forms batch `step`.
+    /// Blocks that quiet steps take when they form a batch, by its number modulo the block size.
     #[must_use]
-    pub fn quiet_blocks(&self, step: u64) -> u32 {
-        self.cohort.blocks_needed(step)
+    pub fn quiet_blocks(&self) -> &[u32] {
+        &self.cohort.needs_block
     }
 
     /// The cohort's share of batch `step`, as long as nothing changes.
