@@ -3,6 +3,7 @@
 mod catalog;
 mod output;
 mod progress;
+mod scenario;
 mod schema;
 mod simulate;
 

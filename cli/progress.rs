@@ -1,4 +1,4 @@
-//! The progress bar of a run: simulated time, requests, requests per second. None when output is piped.
+//! The progress bar of runs: how many are done, requests, requests per second. None when output is piped.
 
 use std::fmt::Write;
 use std::io::IsTerminal as _;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use forerun_planner::simulate::Progress;
+use forerun_planner::replicate::RunsProgress;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A progress bar that also notices Ctrl-C.
@@ -17,7 +17,7 @@ pub(crate) struct Bar {
 }
 
 impl Bar {
-    /// A bar for a run of so many requests, if that is known.
+    /// A bar for runs of so many requests together, if that is known.
     pub(crate) fn new(requests: Option<u64>) -> Self {
         let target = if std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr_with_hz(10)
@@ -26,8 +26,8 @@ impl Bar {
         };
         let bar = ProgressBar::with_draw_target(requests, target);
         let template = match requests {
-            Some(_) => "{msg} simulated {wide_bar:.cyan/dim} {human_pos}/{human_len} {rate} eta {eta}",
-            None => "{msg} simulated {spinner} {human_pos} requests {rate}",
+            Some(_) => "{msg}{wide_bar:.cyan/dim} {human_pos}/{human_len} {rate} eta {eta}",
+            None => "{msg}{spinner} {human_pos} requests {rate}",
         };
         let rate = |state: &ProgressState, out: &mut dyn Write| {
             // A progress bar that cannot be drawn is no reason to stop.
@@ -44,35 +44,21 @@ impl Bar {
         Self { bar, interrupted }
     }
 
-    /// Shows how far the run is; breaks after Ctrl-C.
-    pub(crate) fn show(&self, progress: Progress) -> ControlFlow<()> {
+    /// Shows how far the runs are; breaks after Ctrl-C. Several threads may call it.
+    pub(crate) fn show(&self, progress: RunsProgress) -> ControlFlow<()> {
         if self.interrupted.load(Ordering::Relaxed) {
             self.bar.finish_and_clear();
             return ControlFlow::Break(());
         }
         self.bar.set_position(progress.ended);
-        self.bar.set_message(clock(progress.simulated.as_secs_f64()));
+        if progress.runs > 1 {
+            self.bar.set_message(format!("{}/{} runs ", progress.done, progress.runs));
+        }
         ControlFlow::Continue(())
     }
 
     /// Removes the bar.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
-    }
-}
-
-/// Simulated time as hours, minutes and seconds.
-fn clock(seconds: f64) -> String {
-    let seconds = seconds as u64;
-    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn simulated_time_reads_like_a_clock() {
-        assert_eq!(clock(3725.9), "1:02:05");
     }
 }

@@ -185,7 +185,7 @@ fn what_is_published_but_not_modelled_says_so() {
         ("autoscaling: {}", &["`autoscaling`", not_modelled]),
         ("kv_cache_dtype: fp8", &["`kv_cache_dtype`", not_modelled]),
         ("router: {epp: epp.yaml}", &["`epp`", not_modelled]),
-        ("run: {replications: 4}", &["`replications`", not_modelled]),
+        ("run: {replications: 0}", &["`run.replications` is 0", "from 1 to 1000"]),
         ("pools: [{role: prefill}]", &["pools.0", "role: both", "not modelled"]),
         ("pools: [{role: decode}]", &["pools.0", "role: both", "not modelled"]),
         ("dtype: fp8", &["bf16"]),

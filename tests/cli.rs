@@ -297,6 +297,33 @@ fn an_slo_that_is_asserted_decides_the_exit_code() {
 }
 
 #[test]
+fn replications_have_means_and_intervals_and_the_first_is_the_single_run() {
+    let folder = Folder::with_scenario(SMALL);
+    let single = stable(folder.summary(&["scenario.yaml", "--outcomes", "one.csv"]));
+    let args = ["scenario.yaml", "--replications", "4", "--outcomes", "first.csv"];
+    let mut all = stable(folder.summary(&args));
+    let again = stable(folder.summary(&args));
+    assert_eq!(all.to_string(), again.to_string());
+    assert_eq!(folder.read("one.csv"), folder.read("first.csv"));
+    let schema = schema("summary");
+    conforms(&schema, &schema, &all).unwrap_or_else(|why| panic!("{why}"));
+    let replications = all.as_object_mut().and_then(|all| all.remove("replications")).expect("a section");
+    assert_eq!(all.to_string(), single.to_string());
+    assert!(single.get("replications").is_none());
+    let ttft = &replications["figures"]["ttft_mean_ms"];
+    let [low, mean, high] = ["/interval/low", "/mean", "/interval/high"]
+        .map(|key| ttft.pointer(key).and_then(Value::as_f64).unwrap_or_else(|| panic!("{key} of {ttft}")));
+    assert!(low < mean && mean < high);
+    let last = replications["seeds"][3].to_string();
+    let last = folder.summary(&["scenario.yaml", "--seed", &last]);
+    assert!(ttft["min"].as_f64() <= last["ttft_ms"]["mean"].as_f64());
+    assert!(ttft["max"].as_f64() >= last["ttft_ms"]["mean"].as_f64());
+    let table = folder.run(&["simulate", "scenario.yaml", "--set", "run.replications=4"]);
+    assert!(table.code == Some(0) && table.stdout.contains("4 replications"), "{}", table.stdout);
+    assert!(table.stdout.lines().all(|line| line.chars().count() <= 80), "{}", table.stdout);
+}
+
+#[test]
 fn piped_output_is_plain_text_of_80_columns() {
     let folder = Folder::with_scenario(SMALL);
     for args in [&["simulate", "scenario.yaml"][..], &["catalog"]] {

@@ -37,6 +37,9 @@ const TOKENIZE_PER_1K_TOKENS: Span = Span::from_nanos(500_000);
 const REPLICAS_MAX: u64 = 16_384;
 const BLOCKS_MAX: u64 = 64 << 20;
 
+/// More replications say nothing new: an interval narrows with the square root of their number.
+pub const REPLICATIONS_MAX: u32 = 1000;
+
 /// Bytes of a bf16 or fp16 element.
 const ELEMENT_BYTES: u32 = 2;
 
@@ -53,6 +56,8 @@ pub struct Assembled {
     pub slo: Slo,
     /// Seed of every random stream.
     pub seed: u64,
+    /// How many runs, with seeds that follow from `seed`; `None` when the scenario does not say.
+    pub replications: Option<u32>,
     /// US dollars per GPU hour by pool.
     pub gpu_hour_usd: Option<BTreeMap<String, f64>>,
     /// What is simulated, in words.
@@ -90,6 +95,13 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     let pools = pools(scenario, &loaded.base).map_err(in_file)?;
     let gpu_hour_usd = prices(scenario, &pools).map_err(in_file)?;
     let run = scenario.run.clone().unwrap_or_default();
+    let replications = run.replications;
+    if replications.is_some_and(|count| !(1..=REPLICATIONS_MAX).contains(&count)) {
+        return Err(in_file(InputError::new(format!(
+            "`run.replications` is {}: it is a number from 1 to {REPLICATIONS_MAX}",
+            replications.unwrap_or_default()
+        ))));
+    }
     let warm_up = Time::ZERO + run.warm_up.map_or(Span::ZERO, |duration| duration.0);
     let horizon = run.horizon.map(|duration| Time::ZERO + duration.0);
     if horizon.is_some_and(|horizon| horizon <= warm_up) {
@@ -120,7 +132,17 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     about.extend(pools.iter().map(ResolvedPool::trust));
     about.dedup();
     let warnings = workload.warnings.clone();
-    Ok(Assembled { fleet, router, workload, slo, seed: run.seed.unwrap_or(1), gpu_hour_usd, about, warnings })
+    Ok(Assembled {
+        fleet,
+        router,
+        workload,
+        slo,
+        seed: run.seed.unwrap_or(1),
+        replications,
+        gpu_hour_usd,
+        about,
+        warnings,
+    })
 }
 
 fn check_dtype(dtype: Dtype) -> Result<(), InputError> {

@@ -5,12 +5,14 @@
 //! | YAML, flags and `--set` to a [`scenario::Scenario`] | `scenario/read`, `scenario/overrides` |
 //! | names and defaults to a fleet that could exist | `assemble` |
 //! | one run to a summary and an outcomes file | `simulate` |
+//! | many runs at once, and replications of one scenario | `replicate` |
 //! | what scenarios can name | `catalog` |
 
 pub mod assemble;
 pub mod catalog;
 pub mod error;
 mod output;
+pub mod replicate;
 pub mod scenario;
 pub mod schema;
 pub mod simulate;

@@ -1,4 +1,4 @@
-//! One run of one scenario: to a summary, and to an outcomes file if one is wanted.
+//! One run of one scenario: to a summary, and to an outcomes file if one is wanted. Several are in `replicate`.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -36,6 +36,17 @@ pub fn simulate(
     outcomes: Option<&Path>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Summary, Error> {
+    run_once(assembled, assembled.seed, outcomes, &mut (), progress)
+}
+
+/// The run with this seed. `watcher` is told of every arrival and every end, besides.
+pub(crate) fn run_once(
+    assembled: &Assembled,
+    seed: u64,
+    outcomes: Option<&Path>,
+    watcher: &mut dyn Observer,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Summary, Error> {
     let started = Instant::now();
     let writer = match outcomes {
         Some(path) => Some(OutcomeWriter::new(OutputFile::create(path)?, assembled.replica_names())),
@@ -43,9 +54,9 @@ pub fn simulate(
     };
     let collector =
         Collector::new(assembled.fleet.warm_up, assembled.slo.clone(), assembled.pool_of_replicas());
-    let mut observer = Watch { collector, writer, ended: 0, progress };
-    let mut source = assembled.workload.source(assembled.seed).map_err(InputError::from)?;
-    let mut router = assembled.router.router(assembled.seed);
+    let mut observer = Watch { collector, writer, watcher, ended: 0, progress };
+    let mut source = assembled.workload.source(seed).map_err(InputError::from)?;
+    let mut router = assembled.router.router(seed);
     let totals = fleet::run(&assembled.fleet, &mut source, router.as_mut(), &mut observer)?;
     let Watch { collector, writer, .. } = observer;
     if let Some((writer, path)) = writer.zip(outcomes) {
@@ -64,7 +75,7 @@ pub fn simulate(
         )),
     }
     let context = SummaryContext {
-        seed: assembled.seed,
+        seed,
         about: assembled.about.clone(),
         warnings,
         gpu_hour_usd: assembled.gpu_hour_usd.clone(),
@@ -82,6 +93,7 @@ pub fn simulate(
 struct Watch<'a> {
     collector: Collector,
     writer: Option<OutcomeWriter<OutputFile>>,
+    watcher: &'a mut dyn Observer,
     ended: u64,
     progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
 }
@@ -89,6 +101,7 @@ struct Watch<'a> {
 impl Observer for Watch<'_> {
     fn arrived(&mut self, request: &Request) {
         self.collector.arrived(request);
+        self.watcher.arrived(request);
     }
 
     fn token_gaps(&mut self, at: Time, gap: Span, count: u32) {
@@ -112,6 +125,7 @@ impl Observer for Watch<'_> {
     fn ended(&mut self, outcome: &Outcome, labels: &Labels) {
         self.ended += 1;
         self.collector.ended(outcome, labels);
+        self.watcher.ended(outcome, labels);
         if let Some(writer) = &mut self.writer {
             writer.ended(outcome, labels);
         }

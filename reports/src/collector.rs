@@ -146,6 +146,7 @@ impl Collector {
             },
             slo_checks: Vec::new(),
             about: context.about,
+            replications: None,
         };
         summary.slo_checks = self.slo.checks(&summary);
         summary

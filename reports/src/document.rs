@@ -105,8 +105,17 @@ pub enum Cell {
         /// What follows the percent sign; empty where the place says it.
         unit: String,
     },
+    /// A change as a share of what was before: -0.12 is 12 % less.
+    Change(f64),
     /// Whether something holds.
     Verdict(bool),
+    /// A judgement in words.
+    Judged {
+        /// The words.
+        text: String,
+        /// Whether it is good or bad, if it is either.
+        good: Option<bool>,
+    },
     /// Never measured.
     Missing,
 }

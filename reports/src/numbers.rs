@@ -56,6 +56,18 @@ pub(crate) fn percent(share: f64) -> String {
     }
 }
 
+/// A change as a percentage with a sign and one decimal; three significant digits above 1000 %.
+pub(crate) fn change(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent.abs() >= 1000.0 {
+        return format!("{}{}", if percent > 0.0 { "+" } else { "" }, number(percent, 3));
+    }
+    match format!("{percent:+.1}").as_str() {
+        "+0.0" | "-0.0" => "0.0".to_owned(),
+        text => text.to_owned(),
+    }
+}
+
 /// `value` rounded to `digits` significant digits.
 fn round(value: f64, digits: u8) -> f64 {
     if value == 0.0 {
@@ -126,6 +138,14 @@ mod tests {
         ];
         for (value, (text, unit)) in cases {
             assert_eq!(millis(value), (text.to_owned(), unit), "{value}");
+        }
+    }
+
+    #[test]
+    fn changes_have_their_sign() {
+        let cases = [(0.123_4, "+12.3"), (-0.5, "-50.0"), (0.000_1, "0.0"), (-0.0, "0.0"), (12.34, "+1,234")];
+        for (value, text) in cases {
+            assert_eq!(change(value), text);
         }
     }
 

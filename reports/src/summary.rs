@@ -10,6 +10,8 @@ use forerun_sim::request::Cause;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::replications::Replications;
+
 /// What one run did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
@@ -60,6 +62,9 @@ pub struct Summary {
     /// What was simulated, in words.
     #[serde(default)]
     pub about: Vec<String>,
+    /// All replications together, when there are several; the other keys are those of the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replications: Option<Replications>,
 }
 
 /// Names and versions the layout of a summary.

@@ -1,6 +1,7 @@
 //! What `forerun simulate` shows of a summary: one screen.
 
 use crate::document::{Bar, Bars, Block, Cell, Column, Document, KeyValue, Level, Table};
+use crate::replications::Replications;
 use crate::summary::{GroupSummary, LatencyMs, Rates, Replica, SloFigures, Summary, Throughput};
 
 /// Replicas that have a row of their own.
@@ -32,6 +33,7 @@ impl Summary {
         if !self.slo_checks.is_empty() {
             blocks.push(Block::Table(self.slo_table()));
         }
+        blocks.extend(self.replications.iter().flat_map(Replications::blocks));
         let warnings = self.warnings.iter().cloned();
         blocks.extend(warnings.map(|text| Block::Note { level: Level::Warning, text }));
         blocks.push(Block::KeyValues(vec![self.simulated()]));

@@ -3,9 +3,9 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, CellAlignment, Color, ContentArrangement};
 
+use crate::cells;
 use crate::document::{Align, Bar, Bars, Block, Cell, Column, Document, KeyValue, Level, Table};
 use crate::layout::{Layout, cut, fix_widths, fold, join, lines, text_width};
-use crate::numbers;
 
 /// A terminal to render for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,27 +244,12 @@ impl Terminal {
         format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
     }
 
-    /// A cell as a number (or words) and a unit.
     fn parts(self, cell: &Cell) -> (String, String) {
-        match cell {
-            Cell::Text(text) => (text.clone(), String::new()),
-            Cell::Number { value, digits, unit } => (numbers::number(*value, *digits), unit.clone()),
-            Cell::Count { value, unit } => (numbers::count(*value), unit.clone()),
-            Cell::Millis(value) => {
-                let (number, unit) = numbers::millis(*value);
-                (number, unit.to_owned())
-            }
-            Cell::Share { share, unit } if unit.is_empty() => (numbers::percent(*share), "%".to_owned()),
-            Cell::Share { share, unit } => (numbers::percent(*share), format!("% {unit}")),
-            Cell::Verdict(true) => ("holds".to_owned(), String::new()),
-            Cell::Verdict(false) => ("missed".to_owned(), String::new()),
-            Cell::Missing => ((if self.unicode { "–" } else { "-" }).to_owned(), String::new()),
-        }
+        cells::parts(cell, self.unicode)
     }
 
     fn words(self, cell: &Cell) -> String {
-        let (number, unit) = self.parts(cell);
-        if unit.is_empty() { number } else { format!("{number} {unit}") }
+        cells::words(cell, self.unicode)
     }
 
     fn cut(self, piece: &Piece, width: usize) -> Piece {
@@ -320,8 +305,8 @@ fn alignment(column: &Column) -> CellAlignment {
 
 fn look(cell: &Cell) -> Look {
     match cell {
-        Cell::Verdict(true) => Look::Good,
-        Cell::Verdict(false) => Look::Bad,
+        Cell::Verdict(true) | Cell::Judged { good: Some(true), .. } => Look::Good,
+        Cell::Verdict(false) | Cell::Judged { good: Some(false), .. } => Look::Bad,
         Cell::Missing => Look::Dim,
         _ => Look::Plain,
     }

@@ -271,6 +271,9 @@ pub struct RunSpec {
     /// Seed of every random stream (1). Same scenario and seed: same bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Runs with seeds that follow from `seed` (1). The first has `seed` itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replications: Option<u32>,
     /// Requests that arrive earlier are simulated and left out of the figures (0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<Duration>,

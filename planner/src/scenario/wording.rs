@@ -5,7 +5,7 @@ use serde_saphyr::Error as YamlError;
 use crate::error::{InputError, hint};
 
 /// Keys of the published format that this version does not model, and what they would do.
-const NOT_MODELLED: [(&str, &str); 12] = [
+const NOT_MODELLED: [(&str, &str); 11] = [
     ("tiers", "KV tiers below the GPU"),
     ("fabric", "KV transfer between replicas"),
     ("split", "traffic splitting"),
@@ -16,7 +16,6 @@ const NOT_MODELLED: [(&str, &str); 12] = [
     ("kv_cache_dtype", "a KV cache of another type than the weights"),
     ("epp", "llm-d's EndpointPickerConfig; use `router: {preset: round-robin | random | least-requests}`"),
     ("speculative", "speculative decoding"),
-    ("replications", "replications of one scenario; run it with several seeds"),
     ("vllm", "other vLLM versions than 0.32"),
 ];
 
