@@ -64,7 +64,7 @@ fn table(table: &Table) -> String {
         Align::Right => "---:".to_owned(),
     });
     let mut lines = vec![line(headings), line(rules)];
-    lines.extend(table.rows.iter().map(|row| line(row.iter().map(|cell| judged(cell)))));
+    lines.extend(table.rows.iter().map(|row| line(row.iter().map(judged))));
     let title = if titled || table.title.is_empty() {
         String::new()
     } else {
