@@ -7,4 +7,6 @@ mod golden_fixtures;
 mod harness;
 mod properties;
 mod queueing;
+mod router_state;
+mod router_state_fixtures;
 mod support;

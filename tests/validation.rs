@@ -4,6 +4,7 @@
 //! `golden/traces` there. What is absent is reported as ignored, never as passed.
 
 mod golden;
+mod router_state;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,11 @@ fn main() {
     trials.extend(RECORDED_TRACES.map(|(path, rows)| trace_trial(shared.join("traces").join(path), rows)));
     trials.extend(
         MEASURED_CELLS.map(|cell| measured_trial(&shared.join("groundtruth/vllm-qwen3-14b-h100"), cell)),
+    );
+    trials.extend(
+        ["approx_prefix", "precise_prefix", "flow"]
+            .iter()
+            .flat_map(|kind| router_trials(&shared.join("golden/router"), kind)),
     );
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -48,6 +54,25 @@ fn golden_trial(path: PathBuf) -> Trial {
         golden::FORMS.iter().try_for_each(|replay| replay(&json).map(|_| ()).map_err(Failed::from))
     };
     Trial::test(name, replay).with_ignored_flag(ignored)
+}
+
+/// Every recording of the router's state in folder `kind`. One that nothing replays is ignored.
+fn router_trials(golden: &Path, kind: &'static str) -> Vec<Trial> {
+    let name = |stem: &str| format!("router::{kind}::{stem}");
+    let Ok(entries) = std::fs::read_dir(golden.join(kind)) else {
+        return vec![Trial::test(name("folder_is_absent"), || Ok(())).with_ignored_flag(true)];
+    };
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    let trial = |path: PathBuf| {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(replay) = router_state::replay_of(kind, &stem) else {
+            return Trial::test(name(&stem), || Ok(())).with_ignored_flag(true);
+        };
+        let run = move || router_state::replay(&path, replay).map(|_| ()).map_err(Failed::from);
+        Trial::test(name(&stem), run)
+    };
+    paths.into_iter().map(trial).collect()
 }
 
 /// Recorded traces and their rows: each runs to its end with every request accounted for.

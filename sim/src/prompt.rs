@@ -31,6 +31,12 @@ impl Content {
         Self::tagged(3, id)
     }
 
+    /// The 64 bits that tell this text from every other.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// Whether this is text that only one request, or the later turns of its session, contain.
     #[must_use]
     pub const fn is_private(self) -> bool {

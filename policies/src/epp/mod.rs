@@ -3,6 +3,7 @@
 //! A decision runs as upstream's does: producers publish what they know of the request, then each scheduling
 //! profile filters the endpoints, adds up weighted scores and lets its picker choose.
 
+pub mod flow;
 pub mod prefix;
 mod request;
 mod state;

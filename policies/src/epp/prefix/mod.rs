@@ -1,5 +1,13 @@
 //! Prefix matches: how much of a request's prompt each endpoint is believed to hold in its KV cache.
 
+pub mod approx;
+pub mod estimate;
+pub mod precise;
+mod text;
+mod tree;
+
+pub use text::Text;
+
 use forerun_sim::time::Time;
 
 use super::{EndpointInfo, RequestView};
