@@ -117,11 +117,11 @@ mod tests {
             ..EndpointState::default()
         };
         let admitter = ProbabilisticAdmitter::default();
-        let of = |priority, endpoints: &[EndpointState]| admitter.reject_probability(priority, endpoints);
-        assert_eq!(
-            [of(-1, &[full.clone()]), of(0, &[full]), of(-1, &[])].map(|p| p > 0.5),
-            [true, false, false]
-        );
+        let of = |priority, endpoints: &[&EndpointState]| {
+            let endpoints: Vec<_> = endpoints.iter().map(|&endpoint| endpoint.clone()).collect();
+            admitter.reject_probability(priority, &endpoints)
+        };
+        assert_eq!([of(-1, &[&full]), of(0, &[&full]), of(-1, &[])].map(|p| p > 0.5), [true, false, false]);
     }
 
     #[test]

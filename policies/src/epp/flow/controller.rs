@@ -28,9 +28,9 @@ pub struct FlowConfig {
     pub max_bytes: Option<u64>,
     /// Requests that may wait over all priorities; no limit by default.
     pub max_requests: Option<u64>,
-    /// How long a request may wait.
+    /// How long a request may wait; zero is for ever.
     pub request_ttl: Span,
-    /// How long one may wait that finds the pool without endpoints.
+    /// How long one may wait that finds the pool without endpoints; zero is for ever.
     pub no_endpoint_ttl: Span,
     /// Priorities that are configured.
     pub bands: Vec<(i32, BandConfig)>,
@@ -166,7 +166,8 @@ impl FlowController {
             return Err(Shed::QueueFull);
         }
         let default = if has_endpoints { self.config.request_ttl } else { self.config.no_endpoint_ttl };
-        let deadline = after(now, request.ttl.unwrap_or(default));
+        let ttl = request.ttl.unwrap_or(default);
+        let deadline = if ttl == Span::ZERO { Time::NEVER } else { after(now, ttl) };
         self.arrivals += 1;
         self.requests += 1;
         self.bytes += request.bytes;
