@@ -656,8 +656,10 @@ struct Bench {
 impl Bench {
     fn new(config: &EngineConfig, visits: &[Visit]) -> Self {
         let asks: Vec<_> = visits.iter().map(|visit| visit.ask.clone()).collect();
-        let requests =
-            lines(&asks).iter().map(|line| EngineRequest::new(&line.request, config.max_model_len)).collect();
+        let requests = lines(&asks)
+            .iter()
+            .map(|line| EngineRequest::new(line.request.id, &line.request, config.max_model_len))
+            .collect();
         Self {
             engine: Engine::new(config.clone()),
             config: config.clone(),

@@ -299,7 +299,8 @@ fn an_unforeseen_end_costs_asynchronous_scheduling_a_step() {
 // Rules of vLLM that no recording covers, argued from its source (0.32)
 
 fn engine_request(id: u64, prompt: u32, output: u32) -> EngineRequest {
-    EngineRequest::new(&request(id, 0, prompt, output), 1000)
+    let request = request(id, 0, prompt, output);
+    EngineRequest::new(request.id, &request, 1000)
 }
 
 fn ids(batch: &Batch) -> Vec<u64> {

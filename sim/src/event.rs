@@ -29,8 +29,29 @@ pub struct EventQueue<E> {
 /// An event and what orders it; the event itself takes no part in the order.
 #[derive(Debug)]
 struct Entry<E> {
-    key: (Time, Rank, u64),
+    /// Time, then rank, then order of insertion, in one number: quick to compare.
+    key: u128,
     event: E,
+}
+
+/// Bits of a key for the order of insertion.
+const ORDER_BITS: u32 = 56;
+/// Ranks by their place in a key.
+const RANKS: [Rank; 4] = [Rank::StepDone, Rank::Arrival, Rank::Wake, Rank::Tick];
+
+impl<E> Entry<E> {
+    fn new(at: Time, rank: Rank, order: u64, event: E) -> Self {
+        let minor = (rank as u64) << ORDER_BITS | order;
+        Self { key: u128::from(at.as_nanos()) << 64 | u128::from(minor), event }
+    }
+
+    fn time(&self) -> Time {
+        Time::from_nanos((self.key >> 64) as u64)
+    }
+
+    fn rank(&self) -> Rank {
+        RANKS[(self.key as u64 >> ORDER_BITS) as usize & 3]
+    }
 }
 
 impl<E> PartialEq for Entry<E> {
@@ -62,14 +83,14 @@ impl<E> Default for EventQueue<E> {
 impl<E> EventQueue<E> {
     /// Adds an event.
     pub fn push(&mut self, at: Time, rank: Rank, event: E) {
-        self.heap.push(Reverse(Entry { key: (at, rank, self.pushed), event }));
+        self.heap.push(Reverse(Entry::new(at, rank, self.pushed, event)));
         self.pushed += 1;
     }
 
     /// When and with which rank the next event happens.
     #[must_use]
     pub fn peek(&self) -> Option<(Time, Rank)> {
-        self.heap.peek().map(|Reverse(entry)| (entry.key.0, entry.key.1))
+        self.heap.peek().map(|Reverse(entry)| (entry.time(), entry.rank()))
     }
 
     /// The next event.
@@ -80,7 +101,7 @@ impl<E> EventQueue<E> {
 
     /// Takes the next event.
     pub fn pop(&mut self) -> Option<(Time, E)> {
-        self.heap.pop().map(|Reverse(entry)| (entry.key.0, entry.event))
+        self.heap.pop().map(|Reverse(entry)| (entry.time(), entry.event))
     }
 }
 

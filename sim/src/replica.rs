@@ -22,7 +22,7 @@ use crate::time::{Span, Time};
 /// A batch in flight.
 #[derive(Debug)]
 struct Flight {
-    batch: Batch,
+    batch: Box<Batch>,
     shape: StepShape,
     /// Formed while another batch was in flight: its CPU time overlaps.
     overlapped: bool,
@@ -33,7 +33,7 @@ struct Flight {
 /// A step that ended.
 #[derive(Debug)]
 pub(crate) struct DoneStep {
-    pub(crate) batch: Batch,
+    pub(crate) batch: Box<Batch>,
     pub(crate) shape: StepShape,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Replica<P: Pool> {
     /// The time of a step of so many decodes and nothing else, prepared last.
     prepared: Option<(u32, Prepared)>,
     flights: VecDeque<Flight>,
-    spare: Vec<Batch>,
+    spare: VecDeque<Box<Batch>>,
     /// Why the requests that wait were not admitted when the scheduler last looked.
     blocked: Option<Cause>,
     totals: ReplicaTotals,
@@ -88,7 +88,7 @@ impl<P: Pool> Replica<P> {
             cost,
             prepared: None,
             flights: VecDeque::new(),
-            spare: Vec::new(),
+            spare: VecDeque::new(),
             totals,
             blocks_used: Gauge::starting(observed_from),
             observed_from,
@@ -106,7 +106,7 @@ impl<P: Pool> Replica<P> {
     }
 
     /// Forms the next batch, unless enough are in flight.
-    pub(crate) fn form_batch(&mut self, now: Time) -> Option<Batch> {
+    pub(crate) fn form_batch(&mut self, now: Time) -> Option<Box<Batch>> {
         let depth = if self.engine.config().async_scheduling { 2 } else { 1 };
         if self.flights.len() == depth {
             return None;
@@ -114,7 +114,7 @@ impl<P: Pool> Replica<P> {
         if !self.engine.cohort_holds() {
             self.dissolve();
         }
-        let mut batch = self.spare.pop().unwrap_or_default();
+        let mut batch = self.spare.pop_back().unwrap_or_default();
         self.engine.schedule(&mut batch);
         self.blocked = batch.blocked;
         self.clock.block(now, batch.blocked.unwrap_or(Cause::EngineQueueStep));
@@ -126,7 +126,7 @@ impl<P: Pool> Replica<P> {
     }
 
     /// Puts a batch in flight behind those that are.
-    pub(crate) fn launch(&mut self, batch: Batch) {
+    pub(crate) fn launch(&mut self, batch: Box<Batch>) {
         let mut shape = StepShape::default();
         batch.scheduled.iter().for_each(|part| shape.add(part));
         shape.add_cohort(batch.cohort);
@@ -145,12 +145,7 @@ impl<P: Pool> Replica<P> {
             return false;
         };
         let (shape, overlapped) = (flight.shape, flight.overlapped);
-        let time = if shape == shape.decodes_only() {
-            let (decodes, context, longest) = (shape.decodes, shape.decode_context, shape.decode_longest);
-            self.prepare_decodes(CohortShare { decodes, context, longest }).step(context, longest)
-        } else {
-            self.cost.step(&shape)
-        };
+        let time = self.step_time(&shape);
         let span = step_span(time, overlapped);
         self.flights[0].running = Some((span, now + span));
         self.totals.steps += u64::from(now >= self.observed_from);
@@ -166,10 +161,20 @@ impl<P: Pool> Replica<P> {
         debug_assert_eq!(end, now);
         self.totals.busy += span.min(now.saturating_since(self.observed_from));
         if shape.prefills > 0 && shape.decodes > 0 {
-            let alone = self.cost.step(&shape.decodes_only()).duration(overlapped);
+            let alone = self.step_time(&shape.decodes_only()).duration(overlapped);
             self.clock.stall(span.saturating_sub(alone));
         }
         DoneStep { batch, shape }
+    }
+
+    /// The time of a step.
+    fn step_time(&mut self, shape: &StepShape) -> StepTime {
+        if shape.requests() == shape.sampled && shape.prefills == 0 {
+            let (decodes, context, longest) = (shape.decodes, shape.decode_context, shape.decode_longest);
+            self.prepare_decodes(CohortShare { decodes, context, longest }).step(context, longest)
+        } else {
+            self.cost.step(shape)
+        }
     }
 
     /// The time of a step of these decodes and nothing else.
@@ -192,13 +197,13 @@ impl<P: Pool> Replica<P> {
 
     /// Makes ordinary requests of the decodes in lockstep.
     pub(crate) fn dissolve(&mut self) {
-        let batches = self.flights.iter_mut().map(|flight| &mut flight.batch);
+        let batches = self.flights.iter_mut().map(|flight| &mut *flight.batch);
         self.engine.dissolve(batches, &mut self.dissolved);
     }
 
     /// Gives a batch back for reuse.
-    pub(crate) fn recycle(&mut self, batch: Batch) {
-        self.spare.push(batch);
+    pub(crate) fn recycle(&mut self, batch: Box<Batch>) {
+        self.spare.push_back(batch);
     }
 
     /// Notes how many blocks are in use from `now` on.

@@ -316,6 +316,25 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The outcome of a request just sent, of which nothing is known yet.
+    pub(crate) fn open(request: Request) -> Self {
+        Self {
+            status: Status::Unfinished,
+            replica: None,
+            queued: None,
+            scheduled: None,
+            first_token: None,
+            ended: request.arrival,
+            emitted: 0,
+            cached_tokens: 0,
+            duplicate_tokens: 0,
+            preemptions: 0,
+            retries: 0,
+            spent: Breakdown::default(),
+            request,
+        }
+    }
+
     /// Time to first token.
     #[must_use]
     pub fn ttft(&self) -> Option<Span> {

@@ -69,8 +69,9 @@ pub struct Driver {
     exhausted: bool,
     /// What is known to be due: turns, and users who want their next chain.
     due: BinaryHeap<Reverse<Due>>,
-    /// Turns that follow the requests in flight.
-    in_flight: FxHashMap<RequestId, VecDeque<Record>>,
+    /// Requests in flight, and the turns that follow those of them that have any.
+    in_flight: u32,
+    following: FxHashMap<RequestId, VecDeque<Record>>,
     /// The latest time at which anything was sent or ended.
     now: Time,
     sent: u64,
@@ -119,7 +120,8 @@ impl Driver {
             ended: false,
             exhausted: false,
             due: BinaryHeap::new(),
-            in_flight: FxHashMap::default(),
+            in_flight: 0,
+            following: FxHashMap::default(),
             now: Time::ZERO,
             sent: 0,
             scheduled: 0,
@@ -160,7 +162,7 @@ impl Driver {
                 Some(at) if turn.is_none_or(|turn| at < turn) => Some(Next::Chain(at)),
                 _ => turn.map(Next::Due),
             },
-            Pacing::Closed(most) if self.in_flight.len() >= most.get() as usize => None,
+            Pacing::Closed(most) if self.in_flight >= most.get() => None,
             Pacing::Closed(_) => match turn {
                 Some(at) if at <= self.now || self.upcoming.is_none() => Some(Next::Due(at.max(self.now))),
                 _ => self.upcoming.as_ref().map(|_| Next::Chain(self.now)),
@@ -239,7 +241,10 @@ impl Driver {
         let id = RequestId(self.sent);
         self.sent += 1;
         self.now = self.now.max(at);
-        self.in_flight.insert(id, chain.rest);
+        self.in_flight += 1;
+        if !chain.rest.is_empty() {
+            self.following.insert(id, chain.rest);
+        }
         let record = chain.first;
         Request {
             id,
@@ -282,8 +287,11 @@ impl Source for Driver {
     }
 
     fn ended(&mut self, request: &Request, status: Status, at: Time) {
-        let Some(mut rest) = self.in_flight.remove(&request.id) else {
-            return;
+        self.in_flight -= 1;
+        let mut rest = if self.following.is_empty() {
+            VecDeque::new()
+        } else {
+            self.following.remove(&request.id).unwrap_or_default()
         };
         self.now = self.now.max(at);
         match (status, rest.pop_front()) {

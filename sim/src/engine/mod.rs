@@ -38,7 +38,7 @@ type Slot = u32;
 /// What the engine must know of a request.
 #[derive(Clone, Debug)]
 pub struct EngineRequest {
-    /// Its number.
+    /// The number by which its caller knows it; that of a live request at a time.
     pub id: RequestId,
     /// Its prompt, shorter than `max_model_len`.
     pub prompt: Prompt,
@@ -57,14 +57,14 @@ pub struct EngineRequest {
 }
 
 impl EngineRequest {
-    /// What the engine must know of `request`, given the server's `max_model_len`.
+    /// What the engine must know of `request`, which its caller knows by `id`, given the server's `max_model_len`.
     #[must_use]
-    pub fn new(request: &Request, max_model_len: u32) -> Self {
+    pub fn new(id: RequestId, request: &Request, max_model_len: u32) -> Self {
         let room = max_model_len.saturating_sub(request.prompt.tokens());
         let limit = request.max_tokens.unwrap_or(room).min(room);
         let output_tokens = request.output_tokens.min(limit);
         Self {
-            id: request.id,
+            id,
             prompt: request.prompt.clone(),
             output: request.output,
             output_tokens,

@@ -1,77 +1,125 @@
 //! Requests in flight, between their client and their end.
 
-use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::engine::Handle;
-use crate::ledger::Account;
-use crate::request::{ReplicaId, Request, RequestId};
+use crate::ledger::{Account, ReplicaClock};
+use crate::request::{Cause, Outcome, RequestId};
 use crate::time::Time;
 
-/// How often a request was sent before: events of an earlier attempt are void.
-pub(super) type Attempt = u32;
+/// Where a request is kept while it is in flight. Engines know requests by their seats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seat(u32);
+
+impl Seat {
+    /// The number that an engine has for the request.
+    pub(super) fn engine_id(self) -> RequestId {
+        RequestId(u64::from(self.0))
+    }
+}
+
+impl From<RequestId> for Seat {
+    /// The seat of the request that an engine knows by this number.
+    fn from(engine_id: RequestId) -> Self {
+        Self(engine_id.0 as u32)
+    }
+}
+
+/// What events of a request carry: void once it, or the attempt that they belong to, is over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket {
+    pub(super) seat: Seat,
+    /// Number of the attempt, over all requests.
+    attempt: u64,
+}
 
 /// A request in flight.
 pub(super) struct Live {
-    pub(super) request: Request,
-    pub(super) attempt: Attempt,
+    /// What is known of its outcome so far.
+    pub(super) outcome: Outcome,
     pub(super) account: Account,
-    pub(super) replica: Option<ReplicaId>,
     pub(super) handle: Option<Handle>,
-    pub(super) queued: Option<Time>,
-    pub(super) scheduled: Option<Time>,
-    pub(super) first_token: Option<Time>,
     pub(super) last_token: Time,
-    pub(super) emitted: u32,
-    pub(super) cached_tokens: u32,
-    pub(super) duplicate_tokens: u32,
-    pub(super) preemptions: u32,
+    attempt: u64,
 }
 
 impl Live {
+    /// A request that its client sends at `now`; `outcome` says what it asks.
+    pub(super) fn new(outcome: Outcome, now: Time) -> Self {
+        Self { outcome, account: Account::open(now), handle: None, last_token: now, attempt: 0 }
+    }
+
+    /// The client gives up waiting, to send it again.
+    pub(super) fn start_again(&mut self, now: Time, clock: &ReplicaClock) {
+        self.account.plain(now, clock, Cause::Overhead);
+        let outcome = &mut self.outcome;
+        outcome.retries += 1;
+        outcome.replica = None;
+        (outcome.queued, outcome.scheduled, outcome.first_token) = (None, None, None);
+        (outcome.emitted, outcome.cached_tokens, outcome.duplicate_tokens) = (0, 0, 0);
+    }
+
     /// Whether no other request can ever have had a prefix in common with this one.
     pub(super) fn is_first_of_its_kind(&self) -> bool {
-        let private = self.request.prompt.segments().first().is_some_and(|first| first.content.is_private());
-        private && self.attempt == 0 && self.request.session.as_ref().is_none_or(|session| session.turn == 1)
+        let request = &self.outcome.request;
+        let private = request.prompt.segments().first().is_some_and(|first| first.content.is_private());
+        private
+            && self.outcome.retries == 0
+            && request.session.as_ref().is_none_or(|session| session.turn == 1)
     }
 }
 
-/// The requests in flight: the requests themselves stay where they are put.
+/// The requests in flight: they stay where they are put.
 #[derive(Default)]
 pub(super) struct LiveSet {
-    slots: Slab<Live>,
-    index: FxHashMap<RequestId, u32>,
+    seats: Slab<Live>,
+    attempts: u64,
 }
 
 impl LiveSet {
-    pub(super) fn insert(&mut self, id: RequestId, live: Live) {
-        let slot = self.slots.insert(live) as u32;
-        self.index.insert(id, slot);
+    pub(super) fn insert(&mut self, live: Live) -> Seat {
+        Seat(self.seats.insert(live) as u32)
     }
 
-    pub(super) fn get(&self, id: &RequestId) -> Option<&Live> {
-        self.index.get(id).map(|&slot| &self.slots[slot as usize])
+    /// A ticket for a new attempt: earlier ones are void.
+    pub(super) fn ticket(&mut self, seat: Seat) -> Ticket {
+        self.attempts += 1;
+        let attempt = self.attempts;
+        self.get_mut(seat).attempt = attempt;
+        Ticket { seat, attempt }
     }
 
-    pub(super) fn get_mut(&mut self, id: &RequestId) -> Option<&mut Live> {
-        self.index.get(id).map(|&slot| &mut self.slots[slot as usize])
+    pub(super) fn is_valid(&self, ticket: Ticket) -> bool {
+        self.seats.get(ticket.seat.0 as usize).is_some_and(|live| live.attempt == ticket.attempt)
     }
 
-    pub(super) fn remove(&mut self, id: &RequestId) -> Option<Live> {
-        self.index.remove(id).map(|slot| self.slots.remove(slot as usize))
+    pub(super) fn get_mut(&mut self, seat: Seat) -> &mut Live {
+        &mut self.seats[seat.0 as usize]
+    }
+
+    /// The request that a replica's list mentions, unless it is over.
+    pub(super) fn find_mut(&mut self, seat: Seat) -> Option<&mut Live> {
+        self.seats.get_mut(seat.0 as usize)
+    }
+
+    pub(super) fn remove(&mut self, seat: Seat) -> Live {
+        self.seats.remove(seat.0 as usize)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.slots.len()
+        self.seats.len()
     }
 
     /// Any of them.
     pub(super) fn any(&self) -> Option<&Live> {
-        self.slots.iter().next().map(|(_, live)| live)
+        self.seats.iter().next().map(|(_, live)| live)
     }
 
-    /// The ids of all, in no particular order.
-    pub(super) fn ids(&self) -> impl Iterator<Item = RequestId> + '_ {
-        self.slots.iter().map(|(_, live)| live.request.id)
+    /// The seats of all, in order of the requests' numbers.
+    pub(super) fn seats(&self) -> Vec<Seat> {
+        let mut seats: Vec<_> =
+            self.seats.iter().map(|(seat, live)| (live.outcome.request.id, Seat(seat as u32))).collect();
+        seats.sort_unstable_by_key(|&(id, _)| id);
+        seats.into_iter().map(|(_, seat)| seat).collect()
     }
 }

@@ -1,0 +1,52 @@
+//! How requests end: completed, rejected, unfinished, or given up by their clients.
+
+use super::Fleet;
+use super::live::{Live, Seat};
+use crate::kv::Pool;
+use crate::observer::Observer;
+use crate::request::{Failure, Status};
+
+impl<O: Observer, P: Pool> Fleet<'_, O, P> {
+    /// The client's patience ends.
+    pub(super) fn time_out(&mut self, seat: Seat) {
+        if self.live.get_mut(seat).outcome.retries >= self.config.client.retries {
+            return self.end(seat, Status::Failed(Failure::Timeout));
+        }
+        self.withdraw(seat);
+        let live = self.live.get_mut(seat);
+        let clock = live.outcome.replica.map(|replica| &self.replicas[replica.0 as usize].clock);
+        live.start_again(self.now, clock.unwrap_or(&Default::default()));
+        self.send(seat);
+    }
+
+    /// Takes a request back from router and engine, whatever they still do for it.
+    fn withdraw(&mut self, seat: Seat) {
+        let live = self.live.get_mut(seat);
+        let Some(replica) = live.outcome.replica else { return };
+        let index = replica.0 as usize;
+        if let Some(handle) = live.handle.take() {
+            self.catch_up(index, true);
+            self.dissolve(index);
+            self.replicas[index].engine.abort(handle);
+            self.replicas[index].note_blocks(self.now);
+            self.announce(index);
+        }
+        let endpoints = &mut self.models[self.model_of_pool[self.pool_of[index]]];
+        endpoints[self.endpoint_of[index]].in_flight -= 1;
+    }
+
+    /// A request ends: exactly once.
+    pub(super) fn end(&mut self, seat: Seat, status: Status) {
+        self.withdraw(seat);
+        let Live { mut outcome, account, .. } = self.live.remove(seat);
+        let idle = Default::default();
+        let clock = outcome.replica.map_or(&idle, |replica| &self.replicas[replica.0 as usize].clock);
+        outcome.status = status;
+        outcome.ended = self.now;
+        outcome.spent = account.close(self.now, clock);
+        debug_assert_eq!(outcome.spent.total(), self.now.since(outcome.request.arrival), "the causes add up");
+        self.observer.ended(&outcome, self.source.labels());
+        self.source.ended(&outcome.request, status, self.now);
+        self.arrival_is_stale = true;
+    }
+}

@@ -1,0 +1,207 @@
+//! What replicas do: steps end, their tokens reach their clients, and the next ones begin.
+
+use super::live::{Live, Seat};
+use super::{Fleet, RunError};
+use crate::engine::{Admission, Batch, Handle, Token};
+use crate::event::Rank;
+use crate::kv::Pool;
+use crate::observer::Observer;
+use crate::prompt::Prompt;
+use crate::replica::Replica;
+use crate::request::{Cause, ReplicaId, Status};
+use crate::time::Span;
+
+impl<O: Observer, P: Pool> Fleet<'_, O, P> {
+    /// A replica's step ends, or it wakes.
+    pub(super) fn take_turn(&mut self, id: ReplicaId, rank: Rank) -> Result<(), RunError> {
+        let index = id.0 as usize;
+        if rank == Rank::Wake {
+            self.replicas[index].wake = None;
+            self.pump(id, rank)?;
+        } else {
+            self.catch_up(index, true);
+            if self.replicas[index].step_ends(self.now) {
+                self.step_done(id)?;
+            }
+        }
+        self.announce(index);
+        Ok(())
+    }
+
+    /// Takes the quiet steps of a replica that have ended by now; those that end just now only if `inclusive`.
+    pub(super) fn catch_up(&mut self, index: usize, inclusive: bool) {
+        let id = ReplicaId(index as u32);
+        self.steps += self.replicas[index].run_quiet(id, self.now, inclusive, self.observer);
+    }
+
+    /// Lets all other replicas catch up with an event of this rank at replica `index`: of those whose steps end just
+    /// now, the ones of lower index have had their turn. What they have generated of `answers` is named.
+    fn catch_up_others(&mut self, index: usize, rank: Rank, answers: Option<&Prompt>) {
+        for other in (0..self.replicas.len()).filter(|&other| other != index) {
+            self.catch_up(other, rank == Rank::Wake || other < index);
+            if let Some(prompt) = answers {
+                self.replicas[other].engine.expose(prompt, false);
+            }
+        }
+    }
+
+    /// Makes ordinary requests of a replica's decodes in lockstep.
+    pub(super) fn dissolve(&mut self, index: usize) {
+        self.replicas[index].dissolve();
+        self.note_dissolved(index);
+    }
+
+    /// Requests that have left the lockstep know their own tokens again.
+    fn note_dissolved(&mut self, index: usize) {
+        let Replica { dissolved, last_result, .. } = &mut self.replicas[index];
+        for (id, emitted) in dissolved.drain(..) {
+            let live = self.live.get_mut(Seat::from(id));
+            live.outcome.emitted = emitted;
+            live.last_token = *last_result;
+        }
+    }
+
+    /// Tells the agenda when the replica has something to do.
+    pub(super) fn announce(&mut self, index: usize) {
+        self.agenda.set(ReplicaId(index as u32), self.replicas[index].next_event());
+    }
+
+    /// Forms batches until enough are in flight, and starts the oldest; as part of an event of this rank.
+    fn pump(&mut self, id: ReplicaId, rank: Rank) -> Result<(), RunError> {
+        let index = id.0 as usize;
+        while let Some(batch) = self.replicas[index].form_batch(self.now) {
+            self.note_dissolved(index);
+            self.note_schedule(id, rank, &batch);
+            if batch.is_empty() {
+                // By priority a request may have preempted itself before anybody else had a turn. vLLM steps on
+                // at once when no batch is in flight.
+                let again = !batch.preempted.is_empty() && self.replicas[index].is_idle();
+                self.replicas[index].recycle(batch);
+                if again {
+                    continue;
+                }
+                break;
+            }
+            self.replicas[index].launch(batch);
+        }
+        if self.replicas[index].start_step(self.now) {
+            self.steps += 1;
+        } else if self.replicas[index].is_idle() && self.replicas[index].engine.has_requests() {
+            return Err(self.stuck(index));
+        }
+        Ok(())
+    }
+
+    /// Books what the scheduler just decided.
+    fn note_schedule(&mut self, id: ReplicaId, rank: Rank, batch: &Batch) {
+        let (now, index) = (self.now, id.0 as usize);
+        let Replica { revisit, clock, .. } = &mut self.replicas[index];
+        for request in revisit.drain(..) {
+            let here = |live: &&mut Live| live.outcome.replica == Some(id) && live.account.awaits_a_look();
+            if let Some(live) = self.live.find_mut(Seat::from(request)).filter(here) {
+                live.account.queued(now, clock);
+            }
+        }
+        for &request in &batch.preempted {
+            let live = self.live.get_mut(Seat::from(request));
+            live.outcome.preemptions += 1;
+            live.account.queued(now, clock);
+        }
+        for &request in &batch.lora_skipped {
+            let live = self.live.get_mut(Seat::from(request));
+            live.account.plain(now, clock, Cause::EngineQueueLora);
+            revisit.push(request);
+        }
+        for admission in &batch.admitted {
+            self.note_admission(index, rank, admission);
+        }
+    }
+
+    fn note_admission(&mut self, index: usize, rank: Rank, admission: &Admission) {
+        let seat = Seat::from(admission.id);
+        let live = self.live.get_mut(seat);
+        live.account.plain(self.now, &self.replicas[index].clock, Cause::OwnPrefill);
+        if live.outcome.scheduled.is_none() {
+            live.outcome.scheduled = Some(self.now);
+            live.outcome.cached_tokens = admission.hit_tokens;
+            let prompt_tokens = live.outcome.request.prompt.tokens();
+            let handle = live.handle.expect("an admitted request is in its engine");
+            if live.is_first_of_its_kind() {
+                return;
+            }
+            let answers =
+                live.outcome.request.prompt.has_answers().then(|| live.outcome.request.prompt.clone());
+            self.catch_up_others(index, rank, answers.as_ref());
+            let duplicates = self.duplicate_tokens(index, handle, admission.hit_tokens, prompt_tokens);
+            self.live.get_mut(seat).outcome.duplicate_tokens = duplicates;
+        }
+    }
+
+    /// Prompt tokens after the first `hit_tokens` of a request that other replicas of its model hold cached.
+    fn duplicate_tokens(&self, index: usize, handle: Handle, hit_tokens: u32, prompt_tokens: u32) -> u32 {
+        let endpoints = &self.models[self.model_of_pool[self.pool_of[index]]];
+        let others =
+            endpoints.iter().map(|endpoint| endpoint.replica.0 as usize).filter(|&other| other != index);
+        let pools = others.map(|other| self.replicas[other].engine.kv().pool());
+        let engine = &self.replicas[index].engine;
+        let block_size = engine.config().block_size;
+        let (from, to) = (hit_tokens / block_size, prompt_tokens / block_size);
+        P::cached_elsewhere(engine.chain(handle), from, to, pools) * block_size
+    }
+
+    /// A step ends: its tokens reach their clients, and the next step starts.
+    fn step_done(&mut self, id: ReplicaId) -> Result<(), RunError> {
+        let index = id.0 as usize;
+        let since_last = self.now.since(self.replicas[index].last_result);
+        let done = self.replicas[index].finish_step(self.now);
+        let mut tokens = std::mem::take(&mut self.tokens);
+        let lockstep = self.replicas[index].engine.update(&done.batch, &mut tokens);
+        self.replicas[index].note_blocks(self.now);
+        let listed = tokens.iter().filter(|token| !token.lockstep).count() as u32;
+        self.observer.step_done(self.now, id, done.shape.prefill_tokens, listed + lockstep);
+        if lockstep > 0 {
+            // All of them emitted a token in the step before.
+            self.observer.token_gaps(self.now, since_last, lockstep);
+        }
+        self.replicas[index].recycle(done.batch);
+        self.deliver(index, &tokens);
+        tokens.clear();
+        self.tokens = tokens;
+        self.pump(id, Rank::StepDone)
+    }
+
+    fn deliver(&mut self, index: usize, tokens: &[Token]) {
+        let now = self.now;
+        let (mut gap, mut count) = (Span::ZERO, 0);
+        for token in tokens {
+            let clock = &self.replicas[index].clock;
+            let seat = Seat::from(token.id);
+            let live = self.live.get_mut(seat);
+            live.outcome.emitted = token.emitted;
+            if token.lockstep {
+                // Its gap is counted with the others'.
+            } else if live.outcome.first_token.is_none() {
+                live.outcome.first_token = Some(now);
+            } else {
+                let own = now.since(live.last_token);
+                if own != gap && count > 0 {
+                    self.observer.token_gaps(now, gap, count);
+                    count = 0;
+                }
+                gap = own;
+                count += 1;
+            }
+            live.last_token = now;
+            if live.account.is_prefilling() {
+                live.account.decoding(now, clock);
+            }
+            if token.last {
+                live.handle = None;
+                self.end(seat, Status::Completed);
+            }
+        }
+        if count > 0 {
+            self.observer.token_gaps(now, gap, count);
+        }
+    }
+}
