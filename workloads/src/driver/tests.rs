@@ -203,7 +203,7 @@ fn memory_holds_only_what_is_in_flight() {
     let mut driver = driver(singles(10_000), Pacing::Open, Cut::default());
     while let Some(request) = driver.pop().unwrap() {
         driver.ended(&request, Status::Completed, request.arrival);
-        assert!(driver.in_flight.is_empty() && driver.due.is_empty());
+        assert!(driver.in_flight == 0 && driver.following.is_empty() && driver.due.is_empty());
     }
     assert_eq!(driver.sent(), 10_000);
 }
