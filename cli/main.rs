@@ -1,5 +1,6 @@
 //! The `forerun` command: parses, calls, prints. What it prints comes from the planner.
 
+mod calibrate;
 mod catalog;
 mod output;
 mod progress;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// What happens, exactly, in one scenario?
     Simulate(Box<simulate::Args>),
+    /// Make the cost model true for a GPU: profiles from measured kernel tables.
+    Calibrate(calibrate::Args),
     /// What can a scenario name? GPUs, models, workload presets, routing policies.
     Catalog(catalog::Args),
     /// The JSON Schema of a file format.
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let command = Cli::parse().command;
     let result = std::panic::catch_unwind(|| match command {
         Command::Simulate(args) => simulate::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Catalog(args) => catalog::run(&args),
         Command::Schema(args) => schema::run(&args),
     });

@@ -10,6 +10,7 @@ use forerun_policies::{PRESETS, Preset};
 use forerun_reports::slo::Slo;
 use forerun_sim::catalog::{self, Gpu, Model};
 use forerun_sim::cost::closed_form::{CPU_PER_REQUEST, CPU_PER_STEP, ClosedForm, ClosedFormInput};
+use forerun_sim::cost::tables::Limits;
 use forerun_sim::engine::config::{EngineConfig, Policy, batch_defaults};
 pub use forerun_sim::fleet::KvForm;
 use forerun_sim::fleet::{Client, FleetConfig, Overhead, PoolConfig};
@@ -19,6 +20,7 @@ use forerun_workloads::open::{Workload, open};
 use forerun_workloads::units::Duration;
 
 use crate::error::{InputError, hint};
+use crate::profile::{self, StepCost};
 use crate::scenario::read::Loaded;
 use crate::scenario::{
     Dtype, EngineArgs, GpuPrice, OverheadSpec, PoolSpec, Role, Scenario, SchedulingPolicy,
@@ -129,9 +131,11 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     let mut about =
         vec![pools.iter().map(ResolvedPool::about).collect::<Vec<_>>().join(" + ") + ", " + router.name];
     about.push(workload.about.clone());
-    about.extend(pools.iter().map(ResolvedPool::trust));
+    about.extend(pools.iter().map(|pool| pool.step_cost.trust.clone()));
     about.dedup();
-    let warnings = workload.warnings.clone();
+    let mut warnings = workload.warnings.clone();
+    warnings.extend(pools.iter().flat_map(|pool| pool.step_cost.warnings.clone()));
+    warnings.dedup();
     Ok(Assembled {
         fleet,
         router,
@@ -202,6 +206,7 @@ struct ResolvedPool {
     gpu: &'static Gpu,
     gpu_name: String,
     model: Model,
+    step_cost: StepCost,
 }
 
 impl ResolvedPool {
@@ -215,10 +220,6 @@ impl ResolvedPool {
             self.gpu.name,
             tokens / 1000
         )
-    }
-
-    fn trust(&self) -> String {
-        format!("step times: closed forms, grade \"{}\" for {}", self.gpu.grade, self.gpu.name)
     }
 }
 
@@ -279,16 +280,17 @@ fn resolve_pool(
     let args = spec.engine.clone().unwrap_or_default().or(&scenario.engine.clone().unwrap_or_default());
     let overhead = scenario.overhead.clone().unwrap_or_default();
     let engine = engine_config(&args, gpu, &model, tensor_parallel)?;
-    let cost = ClosedForm::new(&ClosedFormInput {
-        gpu,
-        model: &model,
-        tensor_parallel,
+    let limits = Limits {
         max_num_seqs: engine.max_num_seqs,
         max_num_batched_tokens: engine.max_num_batched_tokens,
+        max_model_len: engine.max_model_len,
         cpu_per_step: overhead.engine_per_step.map_or(CPU_PER_STEP, |duration| duration.0),
         cpu_per_request: overhead.engine_per_request.map_or(CPU_PER_REQUEST, |duration| duration.0),
-    })
-    .map_err(InputError::new)?;
+    };
+    let step_cost = match spec.profile.as_ref().or(scenario.profile.as_ref()) {
+        Some(path) => profile::cost(&base.join(path), gpu, &model, tensor_parallel, &limits)?,
+        None => closed_form(gpu, &model, tensor_parallel, &limits)?,
+    };
     let default_name = if index == 0 { "pool".to_owned() } else { format!("pool{}", index + 1) };
     if let Some(name) = &spec.name {
         check_name(name)?;
@@ -299,9 +301,29 @@ fn resolve_pool(
         gpus: tensor_parallel,
         model_names: std::iter::once(&model.name).chain(&model.aliases).cloned().collect(),
         engine,
-        cost: Arc::new(cost),
+        cost: Arc::clone(&step_cost.cost),
     };
-    Ok(ResolvedPool { config, gpu, gpu_name: gpu_name.to_owned(), model })
+    Ok(ResolvedPool { config, gpu, gpu_name: gpu_name.to_owned(), model, step_cost })
+}
+
+/// Step times from the catalog's closed forms.
+fn closed_form(
+    gpu: &Gpu,
+    model: &Model,
+    tensor_parallel: u32,
+    limits: &Limits,
+) -> Result<StepCost, InputError> {
+    let cost = ClosedForm::new(&ClosedFormInput {
+        gpu,
+        model,
+        tensor_parallel,
+        max_num_seqs: limits.max_num_seqs,
+        max_num_batched_tokens: limits.max_num_batched_tokens,
+        cpu_per_step: limits.cpu_per_step,
+        cpu_per_request: limits.cpu_per_request,
+    });
+    let trust = format!("step times: closed forms, grade \"{}\" for {}", gpu.grade, gpu.name);
+    Ok(StepCost { cost: Arc::new(cost.map_err(InputError::new)?), trust, warnings: Vec::new() })
 }
 
 /// A model is split by its attention heads, over as many GPUs as there are figures for.

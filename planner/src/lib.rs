@@ -5,13 +5,16 @@
 //! | YAML, flags and `--set` to a [`scenario::Scenario`] | `scenario/read`, `scenario/overrides` |
 //! | names and defaults to a fleet that could exist | `assemble` |
 //! | one run to a summary and an outcomes file | `simulate` |
+//! | measured tables to a profile, a profile to a cost model | `calibrate`, `profile` |
 //! | many runs at once, and replications of one scenario | `replicate` |
 //! | what scenarios can name | `catalog` |
 
 pub mod assemble;
+pub mod calibrate;
 pub mod catalog;
 pub mod error;
 mod output;
+mod profile;
 pub mod replicate;
 pub mod scenario;
 pub mod schema;

@@ -9,6 +9,7 @@ mod slo;
 mod wording;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use forerun_workloads::spec::WorkloadSpec;
 use forerun_workloads::units::Duration;
@@ -27,6 +28,10 @@ pub struct Scenario {
     /// Type of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Dtype>,
+    /// Profile of measured kernels that gives every pool its step times (`forerun calibrate import`); without one,
+    /// closed forms do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<PathBuf>,
     /// What arrives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<WorkloadSpec>,
@@ -191,6 +196,9 @@ pub struct PoolSpec {
     /// A model of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// A profile of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<PathBuf>,
     /// vLLM arguments of its own, over the scenario's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineArgs>,

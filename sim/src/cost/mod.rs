@@ -2,6 +2,7 @@
 
 pub mod closed_form;
 pub mod cuda_graphs;
+pub mod tables;
 
 use crate::engine::{CohortShare, Scheduled};
 use crate::time::Span;

@@ -1,0 +1,97 @@
+//! Profiles of measured kernels: read from files, turned into the cost model of a pool.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use flate2::read::MultiGzDecoder;
+use forerun_calibration::profile::Profile;
+use forerun_sim::catalog::{Gpu, Model};
+use forerun_sim::cost::tables::{Limits, TableCost};
+use forerun_sim::cost::{CostModel, StepShape};
+use forerun_sim::time::Span;
+
+use crate::error::InputError;
+
+/// Bytes that a profile may have, uncompressed.
+const BYTES_MAX: u64 = 256 << 20;
+
+/// A step that takes longer is a mistake, and could leave simulated time.
+const STEP_MAX: Span = Span::from_secs(3600);
+
+/// The cost model of a pool.
+#[derive(Clone)]
+pub(crate) struct StepCost {
+    pub(crate) cost: Arc<dyn CostModel>,
+    /// How far to trust it, in words.
+    pub(crate) trust: String,
+    /// What a reader should know before trusting the figures.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The cost model that the profile at `path` gives `tensor_parallel` GPUs with this model.
+///
+/// # Errors
+/// When the file is no profile, or one of another GPU, model or split.
+pub(crate) fn cost(
+    path: &Path,
+    gpu: &Gpu,
+    model: &Model,
+    tensor_parallel: u32,
+    limits: &Limits,
+) -> Result<StepCost, InputError> {
+    let wrong = |why: String| InputError::new(format!("profile {}: {why}", path.display()));
+    let profile = Profile::parse(&read(path).map_err(wrong)?).map_err(wrong)?;
+    let kernels = profile.kernels(gpu, model, tensor_parallel).map_err(wrong)?;
+    let beyond = kernels.beyond(limits);
+    let cost = TableCost::new(kernels, limits);
+    let longest = cost.step(&largest(limits)).gpu;
+    if longest > STEP_MAX {
+        let why = "its times, or the engine's limits, are mistaken";
+        return Err(wrong(format!("the largest step would take {:.0} s: {why}", longest.as_secs_f64())));
+    }
+    Ok(StepCost {
+        warnings: beyond.iter().map(|beyond| format!("profile of {}: {beyond}", profile.gpu)).collect(),
+        trust: format!(
+            "step times: {}, {}, {} on {} TP {}",
+            profile.grade, profile.engine, profile.model, profile.gpu, profile.tensor_parallel
+        ),
+        cost: Arc::new(cost),
+    })
+}
+
+/// A step that no step of this engine exceeds.
+fn largest(limits: &Limits) -> StepShape {
+    let (tokens, length) = (limits.max_num_batched_tokens, u64::from(limits.max_model_len));
+    StepShape {
+        prefills: 1,
+        prefill_tokens: tokens.saturating_sub(limits.max_num_seqs),
+        prefill_pairs: u64::from(tokens) * length,
+        prefill_context: length,
+        decodes: limits.max_num_seqs,
+        decode_context: u64::from(limits.max_num_seqs) * length,
+        decode_longest: length,
+        sampled: limits.max_num_seqs,
+    }
+}
+
+/// The bytes of a file, uncompressed if it is gzip or Zstandard.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let said = |e: std::io::Error| e.to_string();
+    let file = File::open(path).map_err(said)?;
+    if file.metadata().map_err(said)?.is_dir() {
+        return Err("is a folder: `forerun calibrate import` makes a profile of it".into());
+    }
+    let input: Box<dyn Read> = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("gz") => Box::new(MultiGzDecoder::new(file)),
+        Some("zst") => Box::new(zstd::Decoder::new(file).map_err(said)?),
+        _ => Box::new(file),
+    };
+    let mut bytes = Vec::new();
+    input.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(said)?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(format!("has more than {} MiB: a profile has at most so many", BYTES_MAX >> 20));
+    }
+    Ok(bytes)
+}
