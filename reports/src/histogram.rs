@@ -109,11 +109,21 @@ impl<C: Counter> LatencyHistogram<C> {
     pub fn quantile_ms(&self, quantile: f64) -> Option<f64> {
         let rank = ((quantile * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
-        let bucket = self.buckets.iter().position(|&count| {
-            seen += count.into();
-            seen >= rank
-        });
-        bucket.map(|bucket| middle_of(bucket).clamp(self.min, self.max).as_millis_f64())
+        let doublings = self.buckets.chunks_exact(BUCKETS_PER_DOUBLING).enumerate();
+        for (doubling, counts) in doublings.skip(bucket_of(self.min) / BUCKETS_PER_DOUBLING) {
+            let here = counts.iter().map(|&count| -> u64 { count.into() }).sum::<u64>();
+            if seen + here < rank {
+                seen += here;
+                continue;
+            }
+            let within = counts.iter().position(|&count| {
+                seen += count.into();
+                seen >= rank
+            })?;
+            let middle = middle_of(doubling * BUCKETS_PER_DOUBLING + within);
+            return Some(middle.clamp(self.min, self.max).as_millis_f64());
+        }
+        None
     }
 
     /// The exact maximum in milliseconds; `None` without samples.
