@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod catalog;
+mod compare;
 mod output;
 mod progress;
 mod scenario;
@@ -13,8 +14,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use forerun_planner::error::Error;
 
-/// Exit codes, as documented: an SLO that was asked for does not hold; wrong input; a bug.
-const SLO_FAILED: u8 = 1;
+/// Exit codes, as documented: something that was asked for does not hold; wrong input; a bug.
+const NOT_HELD: u8 = 1;
 const WRONG_INPUT: u8 = 2;
 const BUG: u8 = 3;
 /// 128 + SIGINT, as shells report it.
@@ -32,6 +33,8 @@ struct Cli {
 enum Command {
     /// What happens, exactly, in one scenario?
     Simulate(Box<simulate::Args>),
+    /// Which variant is better on the same traffic, and is the difference real?
+    Compare(Box<compare::Args>),
     /// Make the cost model true for a GPU: profiles from measured kernel tables.
     Calibrate(calibrate::Args),
     /// What can a scenario name? GPUs, models, workload presets, routing policies.
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let command = Cli::parse().command;
     let result = std::panic::catch_unwind(|| match command {
         Command::Simulate(args) => simulate::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Catalog(args) => catalog::run(&args),
         Command::Schema(args) => schema::run(&args),

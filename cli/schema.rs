@@ -23,11 +23,14 @@ enum Name {
     Scenario,
     /// What `forerun simulate --format json` prints.
     Summary,
+    /// What `forerun compare --format json` prints.
+    Compare,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let schema = match args.format {
         Name::Scenario => forerun_planner::schema::scenario(),
+        Name::Compare => forerun_planner::schema::compare(),
         Name::Summary => forerun_planner::schema::summary(),
     };
     print(&serde_json::to_string_pretty(&schema)?)?;

@@ -10,7 +10,7 @@ use forerun_planner::scenario::overrides::Override;
 use forerun_planner::scenario::read;
 use serde_json::json;
 
-use crate::SLO_FAILED;
+use crate::NOT_HELD;
 use crate::output::{Format, print, print_document};
 use crate::progress::Bar;
 use crate::scenario::ScenarioArgs;
@@ -85,5 +85,5 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(all) => all.slo_held.is_none_or(|held| held == all.count),
         None => summary.slo_checks.iter().all(|check| check.holds),
     };
-    Ok(if args.assert_slo && !held { ExitCode::from(SLO_FAILED) } else { ExitCode::SUCCESS })
+    Ok(if args.assert_slo && !held { ExitCode::from(NOT_HELD) } else { ExitCode::SUCCESS })
 }

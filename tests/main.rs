@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cli;
+mod compare;
 mod golden;
 mod golden_fixtures;
 mod harness;

@@ -7,11 +7,13 @@
 //! | one run to a summary and an outcomes file | `simulate` |
 //! | measured tables to a profile, a profile to a cost model | `calibrate`, `profile` |
 //! | many runs at once, and replications of one scenario | `replicate` |
+//! | variants on the same traffic, held against each other | `compare` |
 //! | what scenarios can name | `catalog` |
 
 pub mod assemble;
 pub mod calibrate;
 pub mod catalog;
+pub mod compare;
 pub mod error;
 mod output;
 mod profile;

@@ -89,6 +89,10 @@ pub(crate) fn in_parallel<T: Send>(
         done.fetch_add(1, Ordering::Relaxed);
         result
     };
+    if runs == 1 {
+        // No threads for a single run.
+        return Ok(vec![one(0)?]);
+    }
     // Runs are long: each may move to an idle thread by itself.
     let results: Vec<Result<T, Error>> = (0..runs).into_par_iter().with_max_len(1).map(one).collect();
     results.into_iter().collect()

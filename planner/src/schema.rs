@@ -14,6 +14,12 @@ pub fn scenario() -> Value {
     schema
 }
 
+/// JSON Schema of the comparison that `forerun compare --format json` prints.
+#[must_use]
+pub fn compare() -> Value {
+    forerun_reports::compare::Comparison::schema()
+}
+
 /// JSON Schema of the summary that `forerun simulate --format json` prints.
 #[must_use]
 pub fn summary() -> Value {

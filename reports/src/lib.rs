@@ -6,13 +6,14 @@
 //! [`outcomes::OutcomeWriter`] writes one CSV line per request.
 //!
 //! [`figures`] names what runs are judged by. Over several runs, [`replications`] gives their means and intervals,
-//! by [`statistics`].
+//! by [`statistics`]; [`compare`] holds variants against each other.
 //!
 //! Latencies are over completed requests that arrived after the warm-up; what counts as good is an
 //! [`slo::Slo`].
 
 mod cells;
 pub mod collector;
+pub mod compare;
 pub mod document;
 pub mod figures;
 mod groups;

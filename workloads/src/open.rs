@@ -153,6 +153,12 @@ fn cut(spec: &WorkloadSpec, endless: Option<u64>) -> Cut {
 }
 
 impl Workload {
+    /// Whether it replays a recording: another seed is then hardly another draw of the traffic.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        matches!(self.content, Content::Trace(..))
+    }
+
     /// A fresh pass over the workload for the run `seed`. The same seed gives the same requests.
     ///
     /// # Errors

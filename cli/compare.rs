@@ -1,0 +1,110 @@
+//! `forerun compare`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use forerun_planner::compare::{Options, Plan, VariantNames, candidates};
+use forerun_planner::error::Error;
+use forerun_reports::compare::MethodKind;
+use forerun_reports::markdown;
+
+use crate::NOT_HELD;
+use crate::output::{print, print_document};
+use crate::progress::Bar;
+use crate::scenario::ScenarioArgs;
+
+const EXAMPLES: &str = "\
+Variants are compared in the order: --router, --scenario, --variant. The first is the baseline. A single one is held
+against the scenario as given. --set and the other flags hold for all variants.
+
+Examples:
+  forerun compare fleet.yaml --router round-robin --router least-requests
+  forerun compare fleet.yaml --router epp-today.yaml --router epp-tomorrow.yaml
+  forerun compare --scenario today.yaml --scenario tomorrow.yaml
+  forerun compare fleet.yaml --variant 'four:' --variant 'six: pools.0.replicas=6'
+  forerun compare fleet.yaml --variant 'small batches: engine.max_num_seqs=64; engine.max_num_batched_tokens=2048'
+  forerun compare fleet.yaml --router least-requests --format markdown --assert-not-worse
+
+Exit codes: 0 done; 1 --assert-not-worse and some variant is shown to be worse; 2 wrong input; 3 a bug.";
+
+/// Which variant is better on the same traffic, by how much, and is the difference real?
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    scenario: ScenarioArgs,
+    /// A variant with this routing policy: a name of `forerun catalog`, or a file of llm-d's EndpointPickerConfig.
+    #[arg(long = "router", value_name = "NAME|FILE")]
+    routers: Vec<String>,
+    /// A variant with a scenario file of its own.
+    #[arg(long = "scenario", value_name = "FILE")]
+    scenarios: Vec<PathBuf>,
+    /// A variant with fields of its own, as 'NAME: PATH=VALUE; PATH=VALUE', or NAME=FILE.
+    #[arg(long = "variant", value_name = "NAME: PATH=VALUE")]
+    variants: Vec<String>,
+    /// Where intervals come from. Without it: replications (10, or as the scenario says); windows for recorded traces
+    /// and for a single replication.
+    #[arg(long, value_enum)]
+    method: Option<Method>,
+    /// A difference that is shown to be within this share of the baseline's figure counts as none.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, allow_negative_numbers = true)]
+    margin: f64,
+    /// Exit with code 1 when some variant is shown to be worse than the first in some figure.
+    #[arg(long)]
+    assert_not_worse: bool,
+    /// How to print the comparison.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Where intervals come from.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Method {
+    /// Several runs of each variant, with seeds of their own.
+    Replications,
+    /// One run of each variant, cut into windows of time.
+    Windows,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// Tables for people.
+    #[default]
+    Table,
+    /// One JSON document for machines.
+    Json,
+    /// Markdown for a pull request.
+    Markdown,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let names = VariantNames {
+        routers: args.routers.clone(),
+        scenarios: args.scenarios.clone(),
+        variants: args.variants.clone(),
+    };
+    let overrides = args.scenario.overrides(Vec::new()).map_err(Error::Input)?;
+    let candidates = candidates(args.scenario.origin(), &overrides, &names).map_err(Error::Input)?;
+    let kind = args.method.map(|method| match method {
+        Method::Replications => MethodKind::Replications,
+        Method::Windows => MethodKind::Windows,
+    });
+    let plan = Plan::new(candidates, Options { kind, margin: args.margin }).map_err(Error::Input)?;
+    let bar = Bar::new(plan.requests());
+    let result = plan.run(&|progress| bar.show(progress));
+    bar.clear();
+    let mut comparison = result?;
+    match args.format {
+        Format::Table => print_document(&comparison.to_document())?,
+        Format::Json => print(&comparison.to_json())?,
+        Format::Markdown => {
+            // What is pasted should not change from run to run.
+            comparison.simulation.wall_s = None;
+            print(&markdown::render(&comparison.to_document()))?;
+        }
+    }
+    let failed = args.assert_not_worse && comparison.some_worse();
+    Ok(if failed { ExitCode::from(NOT_HELD) } else { ExitCode::SUCCESS })
+}
