@@ -8,7 +8,7 @@ use crate::scenario::read::Origin;
 const GENERATED: [&str; 4] = [
     "workload={preset: azure-conv, rate: 30, requests: 400}",
     "pools.0.replicas=2",
-    "run={seed: 5, replications: 4}",
+    "run={seed: 5, replications: 6}",
     "slo={ttft: 1s}",
 ];
 
@@ -29,8 +29,8 @@ fn every_variant_sees_the_same_requests_and_the_same_policy_is_found_to_be_the_s
     let comparison = compared(&GENERATED, &["random"], &["again: router.preset=random"]);
     let traffic = &comparison.traffic;
     assert!(traffic.same_requests && traffic.same_arrivals && traffic.paired, "{traffic:?}");
-    assert_eq!((traffic.requests, comparison.method.count, comparison.simulation.runs), (1600, 4, 8));
-    assert_eq!(comparison.method.seeds, seeds(5, 4));
+    assert_eq!((traffic.requests, comparison.method.count, comparison.simulation.runs), (2400, 6, 12));
+    assert_eq!(comparison.method.seeds, seeds(5, 6));
     for (key, change) in &comparison.pairs[0].figures {
         assert!(change.difference == 0.0 && change.verdict != Verdict::Worse, "{key}: {change:?}");
     }
@@ -38,15 +38,17 @@ fn every_variant_sees_the_same_requests_and_the_same_policy_is_found_to_be_the_s
 
 #[test]
 fn more_replicas_are_shown_to_be_better() {
-    let comparison = compared(&GENERATED, &[], &["two:", "eight: pools.0.replicas=8"]);
+    let comparison = compared(&GENERATED, &[], &["one: pools.0.replicas=1", "eight: pools.0.replicas=8"]);
     assert_eq!(comparison.pairs[0].figures["tpot_mean_ms"].verdict, Verdict::Better);
     assert!(!comparison.pairs[0].why.is_empty());
 }
 
 #[test]
-fn a_slower_load_is_another_workload_and_is_not_paired() {
-    let comparison = compared(&GENERATED, &[], &["as-is:", "calm: workload.rate=3"]);
-    assert!(!comparison.traffic.paired && !comparison.traffic.same_requests);
+fn a_slower_load_is_the_same_requests_at_other_times_and_other_lengths_are_not_paired() {
+    let slower = compared(&GENERATED, &[], &["as-is:", "calm: workload.rate=3"]).traffic;
+    assert!(slower.paired && slower.same_requests && !slower.same_arrivals, "{slower:?}");
+    let other = compared(&GENERATED, &[], &["as-is:", "code: workload.preset=azure-code"]).traffic;
+    assert!(!other.paired && !other.same_requests, "{other:?}");
 }
 
 #[test]

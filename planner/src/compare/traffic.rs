@@ -45,11 +45,14 @@ pub(super) fn traffic(sent: &[Vec<Sent>], same_workload: bool) -> Traffic {
     let same_arrivals = same_requests && same(|sent| sent.arrivals);
     let paired = same_workload || same_requests;
     let runs = if sent[0].len() > 1 { format!(" in each of {} runs", sent[0].len()) } else { String::new() };
-    let about = match (same_requests, same_arrivals, paired) {
+    let about = match (same_requests, same_arrivals, same_workload) {
         (_, true, _) => {
             format!("Every variant was sent the same requests at the same times{runs} (checked).")
         }
-        (true, false, _) => format!(
+        (true, false, false) => format!(
+            "Every variant was sent the same requests{runs} (checked), at other times: the workloads differ."
+        ),
+        (true, false, true) => format!(
             "Every variant was sent the same requests{runs} (checked); some follow answers, so that their times depend \
              on the variant."
         ),
@@ -79,6 +82,7 @@ mod tests {
         let following = told(sent, later, true);
         assert!(following.same_requests && !following.same_arrivals && following.paired);
         assert!(following.about.contains("follow answers"));
+        assert!(told(sent, later, false).about.contains("at other times"));
         let cut = told(sent, other, true);
         assert!(!cut.same_requests && !cut.same_arrivals && cut.paired);
         let different = told(sent, other, false);
