@@ -245,6 +245,10 @@ fn engine_arguments_that_contradict_each_other_are_refused() {
         ("engine: {max_num_seqs: -1}", &["2:24", "`-1` is not a whole number"]),
         ("engine: {max_num_seqs: 1.5}", &["`1.5` is not a whole number"]),
         ("engine: {max_num_seqs: many}", &["`many` is not a whole number"]),
+        (
+            "engine: {num_gpu_blocks: 9000, max_num_batched_tokens: 4294967295}",
+            &["`max_num_batched_tokens` is 4294967295", "at most 1048576"],
+        ),
         ("engine: {max_num_seqs: 4294967295, max_num_batched_tokens: 4294967295}", &["does not fit"]),
         ("engine: {gpu_memory_utilization: 0}", &["`gpu_memory_utilization` is 0", "at most 1"]),
         ("engine: {gpu_memory_utilization: 1.5}", &["`gpu_memory_utilization` is 1.5"]),

@@ -42,6 +42,9 @@ const BLOCKS_MAX: u64 = 64 << 20;
 /// More replications say nothing new: an interval narrows with the square root of their number.
 pub const REPLICATIONS_MAX: u32 = 1000;
 
+/// Step times are tabulated by the tokens of a batch: no GPU computes a million in a step.
+const BATCH_TOKENS_MAX: u32 = 1 << 20;
+
 /// Bytes of a bf16 or fp16 element.
 const ELEMENT_BYTES: u32 = 2;
 
@@ -451,6 +454,13 @@ fn engine_config(
         async_scheduling: args.async_scheduling.unwrap_or(true),
         max_num_queued_reqs: args.max_num_queued_reqs,
     };
+    if max_num_batched_tokens > BATCH_TOKENS_MAX {
+        return Err(InputError::new(format!(
+            "`max_num_batched_tokens` is {max_num_batched_tokens}: at most {BATCH_TOKENS_MAX} are simulated; vLLM's \
+             default here is {}",
+            defaults.max_num_batched_tokens
+        )));
+    }
     config.check().map_err(InputError::new)?;
     Ok(config)
 }
