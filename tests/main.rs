@@ -8,6 +8,8 @@ mod golden_fixtures;
 mod harness;
 mod properties;
 mod queueing;
+mod router;
+mod router_fixtures;
 mod router_state;
 mod router_state_fixtures;
 mod support;

@@ -4,6 +4,7 @@
 //! `golden/traces` there. What is absent is reported as ignored, never as passed.
 
 mod golden;
+mod router;
 mod router_state;
 
 use std::ops::ControlFlow;
@@ -29,6 +30,7 @@ fn main() {
             .iter()
             .flat_map(|kind| router_trials(&shared.join("golden/router"), kind)),
     );
+    trials.extend(routers(&shared.join("golden/router")));
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
@@ -40,6 +42,20 @@ fn goldens(folder: &Path) -> Vec<Trial> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
     paths.into_iter().map(golden_trial).collect()
+}
+
+/// Recordings of the llm-d router's own scheduling code.
+fn routers(folder: &Path) -> Vec<Trial> {
+    let paths = router::recordings(folder);
+    if paths.is_empty() {
+        return vec![Trial::test("router::folder_is_absent", || Ok(())).with_ignored_flag(true)];
+    }
+    let trial = |path: PathBuf| {
+        let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+        let name = format!("router::{parent}::{}", path.file_stem().unwrap_or_default().to_string_lossy());
+        Trial::test(name, move || router::replay(&path).map(|_| ()).map_err(Failed::from))
+    };
+    paths.into_iter().map(trial).collect()
 }
 
 /// A recording is replayed field by field; one of a mechanism that is not modelled is ignored.

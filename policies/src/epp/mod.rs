@@ -3,10 +3,27 @@
 //! A decision runs as upstream's does: producers publish what they know of the request, then each scheduling
 //! profile filters the endpoints, adds up weighted scores and lets its picker choose.
 
+pub mod config;
+mod context_length;
+pub mod deciders;
+pub mod filters;
 pub mod flow;
+pub mod handlers;
+mod in_flight;
+pub mod pickers;
+pub mod plugin;
 pub mod prefix;
+#[cfg(test)]
+mod properties;
 mod request;
+mod scheduler;
+pub mod scorers;
+mod session;
 mod state;
+mod topology;
 
+pub use in_flight::ProducerOrder;
+pub use pickers::TieRule;
 pub use request::RequestView;
+pub use scheduler::{Decision, NoEndpoints, Options, ProfileRun, Scheduler};
 pub use state::{EndpointInfo, EndpointState, InFlight, Latency, Metrics, Topology};

@@ -92,3 +92,11 @@ pub struct EndpointState {
     /// Where the endpoint is.
     pub topology: Option<Topology>,
 }
+
+impl EndpointState {
+    /// The custom metric of a slot, where the endpoint has it.
+    #[must_use]
+    pub fn attribute(&self, slot: usize) -> Option<f64> {
+        self.attributes.get(slot).copied().flatten()
+    }
+}
