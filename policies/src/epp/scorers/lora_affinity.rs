@@ -53,7 +53,11 @@ mod tests {
                 waiting_adapters: waiting.to_vec(),
                 ..Metrics::default()
             };
-            assert_eq!([rate(ours, &metrics)], [score], "{active:?} {waiting:?} of {max_lora}");
+            assert_eq!(
+                rate(ours, &metrics).to_bits(),
+                f64::to_bits(score),
+                "{active:?} {waiting:?} of {max_lora}"
+            );
         }
     }
 }
