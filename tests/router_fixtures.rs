@@ -12,5 +12,5 @@ fn recorded_scores_filters_picks_loads_and_decisions_are_reproduced() {
         compared +=
             router::replay(&path).unwrap_or_else(|difference| panic!("{}: {difference}", path.display()));
     }
-    assert!(compared > 2000, "only {compared} values were compared");
+    assert!(compared > 1000, "only {compared} values were compared");
 }
