@@ -80,6 +80,7 @@ fn info(endpoint: &Value) -> EndpointInfo {
     let labels = endpoint["labels"].as_object();
     let labels = labels.into_iter().flatten().map(|(key, value)| (key.clone(), text(value))).collect();
     EndpointInfo {
+        namespace: "ns".to_owned(),
         name: text(&endpoint["id"]),
         labels,
         block_size: whole(&endpoint["block_size"]) as u32,

@@ -48,7 +48,7 @@ struct Source {
 /// The endpoint of a session, by one of two strategies.
 ///
 /// - `encoded_endpoint_header`: the client sends back the token that its last answer carried, the base64 of
-///   "namespace/pod"; the namespace is not modelled and any is accepted.
+///   "namespace/pod".
 /// - `session_id`: the first pick for an id binds it. A binding moves only when its endpoint was no candidate.
 ///   Bindings that were unused for longer than the TTL are dropped by a periodic sweep.
 ///
@@ -58,7 +58,7 @@ pub(super) enum Affinity {
     Token {
         /// The header, in lower case.
         header: String,
-        /// Pods by number.
+        /// Pods by number, as "namespace/pod".
         pods: Vec<String>,
     },
     /// The router remembers.
@@ -137,7 +137,7 @@ impl Affinity {
 
     pub(super) fn add_endpoint(&mut self, info: &EndpointInfo) {
         if let Self::Token { pods, .. } = self {
-            pods.push(info.name.clone());
+            pods.push(format!("{}/{}", info.namespace, info.name));
         }
     }
 
@@ -211,8 +211,7 @@ fn header_name(name: &str, default: &str) -> String {
 
 /// The pod in a session token: base64 of "namespace/pod".
 fn decode_token(token: &str) -> Option<String> {
-    let text = String::from_utf8(decode_base64(token)?).ok()?;
-    text.split_once('/').map(|(_, pod)| pod.to_owned())
+    String::from_utf8(decode_base64(token)?).ok()
 }
 
 /// Standard base64 with padding (RFC 4648); `None` for anything else.
@@ -270,14 +269,16 @@ mod tests {
     fn a_token_names_its_pod() {
         let mut affinity = Affinity::new("scorer", &Value::Null, &Names::default()).unwrap();
         for name in ["p0", "p1"] {
-            affinity.add_endpoint(&EndpointInfo { name: name.to_owned(), ..EndpointInfo::default() });
+            let (namespace, name) = ("ns".to_owned(), name.to_owned());
+            affinity.add_endpoint(&EndpointInfo { namespace, name, ..EndpointInfo::default() });
         }
         let mut scene = Scene::of(&[(), ()], |_, ()| ());
         let cases = [
-            ("bnMvcDE=", Some(1)), // ns/p1
-            ("bnMvcDA=", Some(0)), // ns/p0
-            ("cDE=", None),        // p1
-            ("bnMvcDE", None),     // padding is missing
+            ("bnMvcDE=", Some(1)),  // ns/p1
+            ("bnMvcDA=", Some(0)),  // ns/p0
+            ("cDE=", None),         // p1
+            ("b3RoZXIvcDA=", None), // other/p0
+            ("bnMvcDE", None),      // padding is missing
             ("!!!!", None),
             ("", None),
         ];

@@ -11,6 +11,8 @@ pub type Topology = [Label; 4];
 /// What never changes while an endpoint lives.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointInfo {
+    /// Namespace of the pod.
+    pub namespace: String,
     /// Name of the pod.
     pub name: String,
     /// Labels of the pod, such as `llm-d.ai/role`.
