@@ -1,5 +1,6 @@
 //! The steps of a run, each by itself: `cargo bench --bench micro`.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -310,6 +311,7 @@ fn fleet_config(kv: KvForm) -> FleetConfig {
         name: "pool".into(),
         replicas: 4,
         gpus: 1,
+        labels: BTreeMap::new(),
         model_names: vec!["model".into()],
         engine: engine_config(),
         cost: Arc::new(closed_form()),

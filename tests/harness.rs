@@ -2,7 +2,7 @@
 //! everything.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -12,10 +12,12 @@ use forerun_sim::engine::config::{EngineConfig, Policy};
 use forerun_sim::fleet::{self, Client, FleetConfig, KvForm, Overhead, PoolConfig};
 use forerun_sim::observer::{Observer, RunTotals};
 use forerun_sim::prompt::{Content, Prompt};
-use forerun_sim::request::{Label, Labels, Outcome, ReplicaId, Request, RequestId, Status, Stop};
-use forerun_sim::router::{Endpoint, Router};
+use forerun_sim::request::{Label, Labels, Outcome, Rejection, ReplicaId, Request, RequestId, Status, Stop};
+use forerun_sim::router::{Admission, Choice, Endpoint, EndpointInfo, Needs, Release, Router, View};
 use forerun_sim::source::{Source, SourceError};
 use forerun_sim::time::{Span, Time};
+
+use crate::curious::Curious;
 
 /// The time `nanos` nanoseconds after the start.
 pub(crate) fn at(nanos: u64) -> Time {
@@ -76,6 +78,7 @@ pub(crate) fn bare_fleet(replicas: u32, engine: EngineConfig, cost: impl CostMod
         name: "pool".into(),
         replicas,
         gpus: 1,
+        labels: BTreeMap::new(),
         model_names: vec!["a".into()],
         engine,
         cost: Arc::new(cost),
@@ -280,7 +283,7 @@ impl Observer for Record {
 /// A router that asks another one, and notes what it saw.
 pub(crate) struct Watched {
     inner: Box<dyn Router>,
-    asked: u64,
+    placed: u64,
     /// Requests in flight according to the router when the probes came, all together.
     probed: u64,
     /// Most requests in flight at any time that it was asked.
@@ -289,15 +292,49 @@ pub(crate) struct Watched {
 }
 
 impl Router for Watched {
-    fn route(&mut self, now: Time, request: &Request, endpoints: &[Endpoint]) -> usize {
+    fn needs(&self) -> Needs {
+        self.inner.needs()
+    }
+
+    fn start(&mut self, endpoints: &[EndpointInfo]) {
+        self.inner.start(endpoints);
+    }
+
+    fn admit(&mut self, now: Time, request: &Request, endpoints: &[Endpoint]) -> Admission {
+        self.inner.admit(now, request, endpoints)
+    }
+
+    fn release(&mut self, now: Time, endpoints: &[Endpoint]) -> Option<Release> {
+        self.inner.release(now, endpoints)
+    }
+
+    fn next_release(&self, now: Time) -> Option<Time> {
+        self.inner.next_release(now)
+    }
+
+    fn committed(&mut self, now: Time, request: &Request, choice: Choice) {
+        self.inner.committed(now, request, choice);
+    }
+
+    fn first_token(&mut self, now: Time, request: RequestId) {
+        self.inner.first_token(now, request);
+    }
+
+    fn ended(&mut self, now: Time, request: RequestId) {
+        self.inner.ended(now, request);
+    }
+
+    fn place(&mut self, now: Time, request: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
+        let endpoints = view.endpoints;
         assert!(!endpoints.is_empty(), "a router has a choice");
-        self.asked += 1;
         let in_flight: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.in_flight)).sum();
         self.most = self.most.max(in_flight);
         if self.probes.contains(&request.id) {
             self.probed += in_flight;
         }
-        self.inner.route(now, request, endpoints)
+        let choice = self.inner.place(now, request, view)?;
+        self.placed += 1;
+        Ok(choice)
     }
 }
 
@@ -306,7 +343,7 @@ impl Router for Watched {
 pub(crate) struct Run {
     pub(crate) record: Record,
     pub(crate) totals: RunTotals,
-    /// How often the router was asked.
+    /// How many requests the router placed.
     pub(crate) routed: u64,
     /// Requests that the router still counted as in flight when the probes came.
     pub(crate) left_over: u64,
@@ -314,7 +351,7 @@ pub(crate) struct Run {
     pub(crate) most_in_flight: u64,
 }
 
-/// Plays a script on a fleet with the named routing policy, in both forms of the engine, which must not differ in
+/// Plays a script on a fleet with the named routing policy (or "curious"), in both forms of the engine, which must not differ in
 /// anything.
 pub(crate) fn play(config: &FleetConfig, script: Script, policy: &str) -> Run {
     let exact = play_form(config, KvForm::Exact, script.clone(), policy);
@@ -333,8 +370,11 @@ pub(crate) fn play(config: &FleetConfig, script: Script, policy: &str) -> Run {
 
 fn play_form(config: &FleetConfig, kv: KvForm, mut script: Script, policy: &str) -> Run {
     let mut router = Watched {
-        inner: Preset::find(policy).expect("a policy of this name").router(7),
-        asked: 0,
+        inner: match Preset::find(policy) {
+            Some(preset) => preset.router(7),
+            None => Box::<Curious>::default(),
+        },
+        placed: 0,
         probed: 0,
         most: 0,
         probes: script.probes.iter().map(|probe| probe.id).collect(),
@@ -342,6 +382,6 @@ fn play_form(config: &FleetConfig, kv: KvForm, mut script: Script, policy: &str)
     let mut record = Record::default();
     let config = FleetConfig { kv, ..config.clone() };
     let totals = fleet::run(&config, &mut script, &mut router, &mut record).expect("the run ends by itself");
-    let Watched { asked: routed, probed: left_over, most: most_in_flight, .. } = router;
+    let Watched { placed: routed, probed: left_over, most: most_in_flight, .. } = router;
     Run { record, totals, routed, left_over, most_in_flight }
 }

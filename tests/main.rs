@@ -3,6 +3,7 @@
 mod bad_input;
 mod cli;
 mod compare;
+mod curious;
 mod golden;
 mod golden_fixtures;
 mod harness;

@@ -196,7 +196,15 @@ fn pools() -> impl Strategy<Value = Vec<PoolConfig>> {
                 None => Arc::new(closed_form(&engine)),
             };
             let name = format!("pool{index}");
-            PoolConfig { name, replicas, gpus: 1, model_names: vec![model.into()], engine, cost }
+            PoolConfig {
+                name,
+                replicas,
+                gpus: 1,
+                labels: BTreeMap::new(),
+                model_names: vec![model.into()],
+                engine,
+                cost,
+            }
         };
         pools.into_iter().enumerate().map(pool).collect()
     })
@@ -231,14 +239,15 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         prop_oneof![2 => Just(0u64), 1 => 0..3_000_000u64],
         weighted(0.2, 200_000..6_000_000u64),
     );
-    let policy = select(PRESETS.map(|preset| preset.name).to_vec());
+    let policy = select(PRESETS.map(|preset| preset.name).into_iter().chain(["curious"]).collect::<Vec<_>>());
     (pools(), around, vec(ask(), 1..40), policy).prop_map(|(pools, around, asks, policy)| {
         let ((routing, api_server, tokenize), timeout, retries, warm_up, horizon) = around;
         let fleet = FleetConfig {
             kv: KvForm::Extents,
             pools,
             overhead: Overhead {
-                routing: ns(routing),
+                gateway: ns(routing / 2),
+                picker: ns(routing - routing / 2),
                 api_server: ns(api_server),
                 tokenize_per_1k_tokens: ns(tokenize),
             },
@@ -304,9 +313,9 @@ impl Scenario {
 
     /// Time from a client to its engine.
     fn overhead(&self, request: &Request) -> Span {
-        let Overhead { routing, api_server, tokenize_per_1k_tokens } = self.fleet.overhead;
+        let Overhead { gateway, picker, api_server, tokenize_per_1k_tokens } = self.fleet.overhead;
         let tokens = u64::from(request.prompt.tokens());
-        routing + api_server + ns(tokenize_per_1k_tokens.as_nanos() * tokens / 1000)
+        gateway + picker + api_server + ns(tokenize_per_1k_tokens.as_nanos() * tokens / 1000)
     }
 }
 
@@ -334,6 +343,7 @@ fn statuses_have_their_reasons(scenario: &Scenario, outcome: &Outcome) {
             assert_eq!(outcome.retries, client.retries, "a client gives up after its last try");
             assert_eq!(spent, ns(patience * u64::from(client.retries + 1)));
         }
+        Status::Rejected(Rejection::Router(_)) => assert_eq!(scenario.policy, "curious"),
         Status::Rejected(Rejection::NoSuchModel) => assert!(!scenario.serves(outcome.request.model)),
         Status::Rejected(Rejection::TooLong | Rejection::QueueFull) => {
             assert!(scenario.pool(outcome).is_some() && outcome.queued.is_none());
@@ -411,14 +421,18 @@ fn causes_add_up(scenario: &Scenario, outcome: &Outcome) {
         Cause::EngineQueueLora,
     ];
     assert_eq!(outcome.spent.total(), outcome.ended.since(outcome.request.arrival), "the causes add up");
-    assert_eq!(get(Cause::RouterQueue) + get(Cause::Transfer), Span::ZERO, "these routers hold nothing back");
+    assert_eq!(get(Cause::Transfer), Span::ZERO, "nothing is transferred");
+    if scenario.policy != "curious" {
+        assert_eq!(get(Cause::RouterQueue), Span::ZERO, "plain policies hold nothing back");
+    }
     let loras = scenario.pool(outcome).and_then(|pool| pool.engine.max_loras);
     assert!(loras.is_some() || outcome.retries > 0 || get(Cause::EngineQueueLora) == Span::ZERO);
     if outcome.retries > 0 || outcome.preemptions > 0 {
         return;
     }
     if let Some(queued) = outcome.queued {
-        assert_eq!(queued.since(outcome.request.arrival), scenario.overhead(&outcome.request));
+        let held = get(Cause::RouterQueue);
+        assert_eq!(queued.since(outcome.request.arrival), scenario.overhead(&outcome.request) + held);
         assert_eq!(get(Cause::Overhead), scenario.overhead(&outcome.request));
         let until = outcome.scheduled.unwrap_or(outcome.ended);
         assert_eq!(

@@ -8,7 +8,7 @@ use forerun_sim::kv::Pool as _;
 use forerun_sim::observer::Observer;
 use forerun_sim::request::{Cause, Failure, Labels, Outcome, Rejection, Request, Status, Stop};
 use forerun_sim::rng::Stream;
-use forerun_sim::router::{Endpoint, Router};
+use forerun_sim::router::{Choice, Router, View};
 use forerun_sim::time::{Span, Time};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
@@ -74,9 +74,9 @@ fn assert_mean(what: &str, values: &[f64], expected: f64) {
 struct Met(Vec<f64>);
 
 impl Router for Met {
-    fn route(&mut self, _: Time, _: &Request, endpoints: &[Endpoint]) -> usize {
-        self.0.push(f64::from(endpoints[0].in_flight));
-        0
+    fn place(&mut self, _: Time, _: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
+        self.0.push(f64::from(view.endpoints[0].in_flight));
+        Ok(Choice::alone(0))
     }
 }
 

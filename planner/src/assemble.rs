@@ -197,7 +197,8 @@ fn check_overhead(spec: &OverheadSpec) -> Result<(), InputError> {
 fn fixed_costs(spec: &OverheadSpec) -> Overhead {
     let or = |given: Option<Duration>, default| given.map_or(default, |duration| duration.0);
     Overhead {
-        routing: or(spec.gateway, GATEWAY) + or(spec.epp, Span::ZERO),
+        gateway: or(spec.gateway, GATEWAY),
+        picker: or(spec.epp, Span::ZERO),
         api_server: or(spec.api_server, API_SERVER),
         tokenize_per_1k_tokens: or(spec.tokenize_per_1k_tokens, TOKENIZE_PER_1K_TOKENS),
     }
@@ -302,6 +303,7 @@ fn resolve_pool(
         name: spec.name.clone().unwrap_or(default_name),
         replicas,
         gpus: tensor_parallel,
+        labels: BTreeMap::new(),
         model_names: std::iter::once(&model.name).chain(&model.aliases).cloned().collect(),
         engine,
         cost: Arc::clone(&step_cost.cost),

@@ -1,7 +1,7 @@
 //! The replica with the fewest requests in flight.
 
-use forerun_sim::request::Request;
-use forerun_sim::router::{Endpoint, Router};
+use forerun_sim::request::{Rejection, Request};
+use forerun_sim::router::{Choice, Router, View};
 use forerun_sim::time::Time;
 
 /// Least requests: what a proxy's "leastconn" does with its own, exact count. Equals are taken in turn, starting
@@ -12,12 +12,13 @@ pub struct LeastRequests {
 }
 
 impl Router for LeastRequests {
-    fn route(&mut self, _: Time, _: &Request, endpoints: &[Endpoint]) -> usize {
+    fn place(&mut self, _: Time, _: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
+        let endpoints = view.endpoints;
         let count = endpoints.len();
         let in_turn = (0..count).map(|step| (self.next + step) % count);
         let choice = in_turn.min_by_key(|&index| endpoints[index].in_flight).unwrap_or(0);
         self.next = choice + 1;
-        choice
+        Ok(Choice::alone(choice))
     }
 }
 

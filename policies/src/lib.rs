@@ -51,14 +51,26 @@ mod tests {
     use super::*;
     use forerun_sim::prompt::{Content, Prompt};
     use forerun_sim::request::{Label, ReplicaId, Request, RequestId, Stop};
-    use forerun_sim::router::Endpoint;
+    use forerun_sim::router::{Caches, Endpoint, Metrics, View};
     use forerun_sim::time::Time;
+
+    /// Replicas whose caches hold nothing.
+    struct NoCaches;
+
+    impl Caches for NoCaches {
+        fn cached_tokens(&mut self, _: usize) -> u32 {
+            0
+        }
+    }
 
     /// The choices of a policy for `count` requests over replicas with these requests in flight; what it
     /// chooses is added to them.
     pub(crate) fn choices(router: &mut dyn Router, in_flight: &[u32], count: usize) -> Vec<usize> {
-        let endpoint =
-            |(index, &in_flight): (usize, &u32)| Endpoint { replica: ReplicaId(index as u32), in_flight };
+        let endpoint = |(index, &in_flight): (usize, &u32)| Endpoint {
+            replica: ReplicaId(index as u32),
+            in_flight,
+            metrics: Metrics::default(),
+        };
         let mut endpoints: Vec<_> = in_flight.iter().enumerate().map(endpoint).collect();
         let request = Request {
             id: RequestId(0),
@@ -77,7 +89,8 @@ mod tests {
             session: None,
         };
         let mut choose = || {
-            let choice = router.route(Time::ZERO, &request, &endpoints);
+            let mut view = View { endpoints: &endpoints, adapters: &[], caches: &mut NoCaches };
+            let choice = router.place(Time::ZERO, &request, &mut view).expect("a replica").endpoint;
             endpoints[choice].in_flight += 1;
             choice
         };

@@ -1,8 +1,8 @@
 //! Any replica, uniformly.
 
-use forerun_sim::request::Request;
+use forerun_sim::request::{Rejection, Request};
 use forerun_sim::rng::Stream;
-use forerun_sim::router::{Endpoint, Router};
+use forerun_sim::router::{Choice, Router, View};
 use forerun_sim::time::Time;
 
 /// Uniform random choice, from the run's stream "router".
@@ -20,8 +20,8 @@ impl Random {
 }
 
 impl Router for Random {
-    fn route(&mut self, _: Time, _: &Request, endpoints: &[Endpoint]) -> usize {
-        self.stream.below(endpoints.len())
+    fn place(&mut self, _: Time, _: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
+        Ok(Choice::alone(self.stream.below(view.endpoints.len())))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Each replica in turn, whatever it does.
 
-use forerun_sim::request::Request;
-use forerun_sim::router::{Endpoint, Router};
+use forerun_sim::request::{Rejection, Request};
+use forerun_sim::router::{Choice, Router, View};
 use forerun_sim::time::Time;
 
 /// Round-robin: a Kubernetes service's usual approximation of "spread evenly".
@@ -11,10 +11,10 @@ pub struct RoundRobin {
 }
 
 impl Router for RoundRobin {
-    fn route(&mut self, _: Time, _: &Request, endpoints: &[Endpoint]) -> usize {
-        let choice = self.next % endpoints.len();
+    fn place(&mut self, _: Time, _: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
+        let choice = self.next % view.endpoints.len();
         self.next = choice + 1;
-        choice
+        Ok(Choice::alone(choice))
     }
 }
 

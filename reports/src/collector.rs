@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use forerun_sim::observer::{Observer, QuietSteps, ReplicaTotals, RunTotals};
-use forerun_sim::request::{Cause, Failure, Label, Labels, Outcome, Rejection, ReplicaId, Request, Status};
+use forerun_sim::request::{
+    Cause, Failure, Label, Labels, Outcome, Refusal, Rejection, ReplicaId, Request, Status,
+};
 use forerun_sim::time::{Span, Time};
 
 use crate::groups::{GROUPS_MAX, Groups, OTHERS, record_some, tpot};
@@ -193,6 +195,8 @@ impl Collector {
                     Rejection::TooLong => self.failures.too_long += 1,
                     Rejection::QueueFull => self.failures.queue_full += 1,
                     Rejection::NoSuchModel => self.failures.no_such_model += 1,
+                    Rejection::Router(Refusal::Expired) => self.failures.ttl += 1,
+                    Rejection::Router(_) => self.failures.shed += 1,
                 }
             }
         }

@@ -219,7 +219,7 @@ pub struct Failures {
     pub ttl: u64,
     /// The client gave up waiting.
     pub timeout: u64,
-    /// Dropped by the router's flow control.
+    /// Turned away by the router: saturated, denied, its queue full, or no endpoint left by its filters.
     pub shed: u64,
     /// Prompt not shorter than `max_model_len`.
     pub too_long: u64,

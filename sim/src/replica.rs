@@ -17,7 +17,16 @@ use crate::kv::Pool;
 use crate::ledger::ReplicaClock;
 use crate::observer::ReplicaTotals;
 use crate::request::{Cause, RequestId};
+use crate::router::Metrics;
 use crate::time::{Span, Time};
+
+/// What a replica publishes at the end of a step.
+#[derive(Clone, Copy, Debug)]
+struct Published {
+    waiting: u32,
+    running: u32,
+    blocks_used: u32,
+}
 
 /// A batch in flight.
 #[derive(Debug)]
@@ -51,6 +60,10 @@ pub(crate) struct Replica<P: Pool> {
     pub(crate) dissolved: Vec<(RequestId, u32)>,
     /// When the result of the last step came in.
     pub(crate) last_result: Time,
+    /// When it was scraped last, and what it had published then.
+    pub(crate) scraped: Option<(Time, Metrics)>,
+    /// What it published at the end of its last step; `None` before.
+    published: Option<Published>,
     cost: Arc<dyn CostModel>,
     /// The time of a step of so many decodes and nothing else, prepared last.
     prepared: Option<(u32, Prepared)>,
@@ -84,6 +97,8 @@ impl<P: Pool> Replica<P> {
             wake: None,
             dissolved: Vec::new(),
             last_result: Time::ZERO,
+            scraped: None,
+            published: None,
             blocked: None,
             cost,
             prepared: None,
@@ -199,6 +214,31 @@ impl<P: Pool> Replica<P> {
     pub(crate) fn dissolve(&mut self) {
         let batches = self.flights.iter_mut().map(|flight| &mut *flight.batch);
         self.engine.dissolve(batches, &mut self.dissolved);
+    }
+
+    /// Publishes its metrics, as vLLM does with the result of each step.
+    pub(crate) fn publish(&mut self) {
+        let pool = self.engine.kv().pool();
+        self.published = Some(Published {
+            waiting: self.engine.num_waiting(),
+            running: self.engine.num_running(),
+            blocks_used: pool.usable() - pool.free(),
+        });
+    }
+
+    /// Whether it ever published anything.
+    pub(crate) fn has_published(&self) -> bool {
+        self.published.is_some()
+    }
+
+    /// What it has published so far.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let usable = f64::from(self.engine.kv().pool().usable());
+        self.published.map_or(Metrics::default(), |Published { waiting, running, blocks_used }| Metrics {
+            waiting,
+            running,
+            kv_usage: f64::from(blocks_used) / usable,
+        })
     }
 
     /// Gives a batch back for reuse.

@@ -161,6 +161,23 @@ pub enum Rejection {
     QueueFull,
     /// No pool serves the model that it names.
     NoSuchModel,
+    /// The router turned it away.
+    Router(Refusal),
+}
+
+/// Why a router turned a request away; what the client is answered is llm-d's (pkg/epp, v0.10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// No endpoint passed the filters: HTTP 429.
+    NoEndpoint,
+    /// The pool is saturated and the request's priority is negative: HTTP 429.
+    Saturated,
+    /// An admission plugin denied it: HTTP 500.
+    Denied,
+    /// The queue of its priority band, or the router's whole queue, is full: HTTP 429.
+    BandFull,
+    /// It waited in the router's queue for longer than its time to live: HTTP 429.
+    Expired,
 }
 
 impl Status {
@@ -183,6 +200,11 @@ impl Status {
             Self::Rejected(Rejection::TooLong) => "too_long",
             Self::Rejected(Rejection::QueueFull) => "queue_full",
             Self::Rejected(Rejection::NoSuchModel) => "no_such_model",
+            Self::Rejected(Rejection::Router(Refusal::NoEndpoint)) => "no_endpoint",
+            Self::Rejected(Rejection::Router(Refusal::Saturated)) => "saturated",
+            Self::Rejected(Rejection::Router(Refusal::Denied)) => "denied",
+            Self::Rejected(Rejection::Router(Refusal::BandFull)) => "band_full",
+            Self::Rejected(Rejection::Router(Refusal::Expired)) => "ttl",
             Self::Completed | Self::Unfinished => "",
         }
     }

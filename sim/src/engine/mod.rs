@@ -26,7 +26,7 @@ use crate::kv::block_pool::{BlockId, BlockPool};
 use crate::kv::manager::{Holding, KvManager};
 use crate::kv::{Pool, TokenSource};
 use crate::prompt::{Content, Prompt};
-use crate::request::{Cause, Request, RequestId, Stop};
+use crate::request::{Cause, Label, Request, RequestId, Stop};
 pub use cohort::CohortShare;
 use cohort::{Cohort, Tenure};
 use config::{EngineConfig, Policy};
@@ -363,6 +363,37 @@ impl<P: Pool> Engine<P> {
     #[must_use]
     pub fn chain(&self, handle: Handle) -> &P::Chain {
         self.requests[handle.0 as usize].holding.chain()
+    }
+
+    /// The chain of a request that is not here (yet).
+    pub(crate) fn chain_of(&mut self, request: &EngineRequest) -> P::Chain {
+        let tokens = TokenSource {
+            prompt: request.prompt.clone(),
+            output: request.output,
+            adapter: request.adapter,
+            salt: request.cache_salt,
+        };
+        self.kv.holding(&tokens).chain().clone()
+    }
+
+    /// Leading tokens of `chain`'s `tokens` whose blocks are cached here: whole blocks.
+    pub(crate) fn cached_tokens(&self, chain: &P::Chain, tokens: u32) -> u32 {
+        let block_size = self.config.block_size;
+        P::cached_elsewhere(chain, 0, tokens / block_size, std::iter::once(self.kv.pool())) * block_size
+    }
+
+    /// The adapters of running and of waiting requests, each once, in order of their first request.
+    pub(crate) fn adapters(&self, running: &mut Vec<Label>, waiting: &mut Vec<Label>) {
+        let distinct = |slots: &mut dyn Iterator<Item = Slot>, out: &mut Vec<Label>| {
+            out.clear();
+            for adapter in slots.filter_map(|slot| self.requests[slot as usize].request.adapter) {
+                if !out.contains(&Label(adapter)) {
+                    out.push(Label(adapter));
+                }
+            }
+        };
+        distinct(&mut self.running.iter().copied(), running);
+        distinct(&mut self.waiting.iter(), waiting);
     }
 
     /// How often a live request was preempted.

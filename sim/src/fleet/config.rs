@@ -1,5 +1,6 @@
 //! What a fleet is made of.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cost::CostModel;
@@ -15,6 +16,8 @@ pub struct PoolConfig {
     pub replicas: u32,
     /// GPUs of each.
     pub gpus: u32,
+    /// Labels of its pods.
+    pub labels: BTreeMap<String, String>,
     /// Names under which requests may ask for its model; pools of equal names serve the same model.
     pub model_names: Vec<String>,
     /// Engine arguments.
@@ -26,8 +29,10 @@ pub struct PoolConfig {
 /// Fixed costs between client and engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overhead {
-    /// Client to router: gateway and endpoint picker.
-    pub routing: Span,
+    /// Client to router.
+    pub gateway: Span,
+    /// The router's decision.
+    pub picker: Span,
     /// Router to engine: the API server.
     pub api_server: Span,
     /// Tokenizer, for every 1000 tokens of the prompt.

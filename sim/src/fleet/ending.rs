@@ -22,6 +22,12 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
     /// Takes a request back from router and engine, whatever they still do for it.
     fn withdraw(&mut self, seat: Seat) {
         let live = self.live.get_mut(seat);
+        if std::mem::take(&mut live.at_router) {
+            let id = live.outcome.request.id;
+            self.router.ended(self.now, id);
+            self.held.remove(&id);
+        }
+        let live = self.live.get_mut(seat);
         let Some(replica) = live.outcome.replica else { return };
         let index = replica.0 as usize;
         if let Some(handle) = live.handle.take() {

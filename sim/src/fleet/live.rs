@@ -40,13 +40,22 @@ pub(super) struct Live {
     pub(super) account: Account,
     pub(super) handle: Option<Handle>,
     pub(super) last_token: Time,
+    /// Whether the router waits to hear of its end.
+    pub(super) at_router: bool,
     attempt: u64,
 }
 
 impl Live {
     /// A request that its client sends at `now`; `outcome` says what it asks.
     pub(super) fn new(outcome: Outcome, now: Time) -> Self {
-        Self { outcome, account: Account::open(now), handle: None, last_token: now, attempt: 0 }
+        Self {
+            outcome,
+            account: Account::open(now),
+            handle: None,
+            last_token: now,
+            at_router: false,
+            attempt: 0,
+        }
     }
 
     /// The client gives up waiting, to send it again.
@@ -87,6 +96,11 @@ impl LiveSet {
         let attempt = self.attempts;
         self.get_mut(seat).attempt = attempt;
         Ticket { seat, attempt }
+    }
+
+    /// The ticket of the current attempt.
+    pub(super) fn current(&mut self, seat: Seat) -> Ticket {
+        Ticket { seat, attempt: self.get_mut(seat).attempt }
     }
 
     pub(super) fn is_valid(&self, ticket: Ticket) -> bool {

@@ -5,7 +5,8 @@
 //!
 //! | what happens | file |
 //! |---|---|
-//! | a request is sent, routed and received | `routing` |
+//! | a request is sent, held, routed and received | `routing` |
+//! | replicas publish their metrics, and the router scrapes them | `scraping` |
 //! | steps end and begin; tokens are delivered | `serving` |
 //! | a request ends, or its client gives up | `ending` |
 //! | what is kept of a request in flight | `live` |
@@ -15,6 +16,7 @@ mod ending;
 mod error;
 mod live;
 mod routing;
+mod scraping;
 mod serving;
 
 use std::ops::ControlFlow;
@@ -29,13 +31,13 @@ use crate::kv::block_pool::BlockPool;
 use crate::kv::extent_pool::ExtentPool;
 use crate::observer::{Observer, ReplicaTotals, RunTotals};
 use crate::replica::Replica;
-use crate::request::{Label, ReplicaId, Status};
-use crate::router::{Endpoint, Router};
+use crate::request::{Label, ReplicaId, RequestId, Status};
+use crate::router::{Adapters, Choice, Endpoint, Metrics, Needs, Router};
 use crate::source::Source;
 use crate::time::Time;
 pub use config::{Client, FleetConfig, KvForm, Overhead, PoolConfig};
 pub use error::RunError;
-use live::{LiveSet, Ticket};
+use live::{LiveSet, Seat, Ticket};
 
 /// Runs a fleet until every request has ended, or to its horizon.
 ///
@@ -60,8 +62,12 @@ const EVENTS_PER_TICK: u32 = 4096;
 enum Event {
     /// The request reaches the router.
     Route(Ticket),
+    /// The router's choice takes effect.
+    Commit(Ticket, Choice),
     /// The request reaches its replica's engine.
     Receive(Ticket),
+    /// The router looks at its queue again.
+    Release(Time),
     /// The client's patience ends.
     Timeout(Ticket),
 }
@@ -89,6 +95,15 @@ struct Fleet<'a, O, P: Pool> {
     /// Where each replica is among the endpoints of its model.
     endpoint_of: Vec<usize>,
     model_of_pool: Vec<usize>,
+    /// Their adapters, as far as the router wants them.
+    adapters: Vec<Vec<Adapters>>,
+    needs: Needs,
+    /// Up to when the replicas were scraped.
+    scraped: Option<Time>,
+    /// Requests that the router holds.
+    held: FxHashMap<RequestId, Seat>,
+    /// When the router wants to look at its queue again.
+    release_at: Option<Time>,
     /// Model of each label seen so far; `None` when no pool serves it.
     model_of_label: FxHashMap<Label, Option<usize>>,
     live: LiveSet,
@@ -112,7 +127,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
         let mut names: Vec<&[String]> = Vec::new();
         let mut models: Vec<Vec<Endpoint>> = Vec::new();
         let (mut replicas, mut pool_of, mut model_of_pool) = (Vec::new(), Vec::new(), Vec::new());
-        let mut endpoint_of = Vec::new();
+        let (mut endpoint_of, mut infos) = (Vec::new(), Vec::new());
         for (index, pool) in config.pools.iter().enumerate() {
             let known = names.iter().position(|served| *served == pool.model_names);
             let model = known.unwrap_or_else(|| {
@@ -123,8 +138,10 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             model_of_pool.push(model);
             for number in 0..pool.replicas {
                 endpoint_of.push(models[model].len());
-                models[model].push(Endpoint { replica: ReplicaId(replicas.len() as u32), in_flight: 0 });
+                let replica = ReplicaId(replicas.len() as u32);
+                models[model].push(Endpoint { replica, in_flight: 0, metrics: Metrics::default() });
                 pool_of.push(index);
+                infos.push(routing::endpoint_info(pool, replica, number));
                 let totals = ReplicaTotals {
                     name: format!("{}-{number}", pool.name),
                     pool: pool.name.clone(),
@@ -135,9 +152,12 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             }
         }
         let agenda = Agenda::new(replicas.len());
+        let adapters = models.iter().map(|endpoints| vec![Adapters::default(); endpoints.len()]).collect();
+        router.start(&infos);
         Self {
             config,
             source,
+            needs: router.needs(),
             router,
             observer,
             replicas,
@@ -145,6 +165,10 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             models,
             endpoint_of,
             model_of_pool,
+            adapters,
+            scraped: None,
+            held: FxHashMap::default(),
+            release_at: None,
             model_of_label: FxHashMap::default(),
             live: LiveSet::default(),
             events: EventQueue::default(),
@@ -244,14 +268,21 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
 
     /// Whether an event belongs to a request, or to an attempt, that is over.
     fn is_void(&self, event: &Event) -> bool {
-        let (Event::Route(ticket) | Event::Receive(ticket) | Event::Timeout(ticket)) = event;
-        !self.live.is_valid(*ticket)
+        match event {
+            Event::Route(ticket)
+            | Event::Commit(ticket, _)
+            | Event::Receive(ticket)
+            | Event::Timeout(ticket) => !self.live.is_valid(*ticket),
+            Event::Release(at) => self.release_at != Some(*at),
+        }
     }
 
     fn handle(&mut self, event: Event) {
         match event {
             Event::Route(ticket) => self.route(ticket),
+            Event::Commit(ticket, choice) => self.commit(ticket, choice),
             Event::Receive(ticket) => self.receive(ticket),
+            Event::Release(_) => self.look_at_queue(),
             Event::Timeout(ticket) => self.time_out(ticket.seat),
         }
     }

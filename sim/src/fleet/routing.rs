@@ -1,14 +1,28 @@
 //! The way of a request: from its client to the router, and from there to the engine of a replica.
 
 use super::live::{Live, Seat, Ticket};
+use super::scraping::Lookup;
 use super::{Event, Fleet, PoolConfig};
 use crate::engine::EngineRequest;
 use crate::event::Rank;
 use crate::fleet::RunError;
 use crate::kv::Pool;
 use crate::observer::Observer;
-use crate::request::{Cause, Label, Outcome, Rejection, Status};
+use crate::request::{Cause, Label, Outcome, Rejection, ReplicaId, Status};
+use crate::router::{Admission, Choice, EndpointInfo, View};
 use crate::time::Span;
+
+/// What a router is told of replica `number` of `pool`.
+pub(super) fn endpoint_info(pool: &PoolConfig, replica: ReplicaId, number: u32) -> EndpointInfo {
+    EndpointInfo {
+        replica,
+        name: format!("{}-{number}", pool.name),
+        labels: pool.labels.clone(),
+        block_tokens: pool.engine.block_size,
+        num_gpu_blocks: pool.engine.num_gpu_blocks,
+        max_loras: pool.engine.max_loras.unwrap_or(0),
+    }
+}
 
 impl<O: Observer, P: Pool> Fleet<'_, O, P> {
     /// A client sends its request.
@@ -27,25 +41,102 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
         if let Some(timeout) = self.config.client.timeout {
             self.events.push(self.now + timeout, Rank::Tick, Event::Timeout(ticket));
         }
-        match self.config.overhead.routing {
+        let overhead = &self.config.overhead;
+        // A router without a memory of its own decisions may as well decide at the end of its time.
+        let way = if self.needs.feedback { overhead.gateway } else { overhead.gateway + overhead.picker };
+        match way {
             Span::ZERO => self.route(ticket),
-            routing => self.events.push(self.now + routing, Rank::Arrival, Event::Route(ticket)),
+            way => self.events.push(self.now + way, Rank::Arrival, Event::Route(ticket)),
         }
     }
 
-    /// The router chooses a replica.
+    /// The request reaches the router.
     pub(super) fn route(&mut self, ticket: Ticket) {
         let label = self.live.get_mut(ticket.seat).outcome.request.model;
         let Some(model) = self.model_of(label) else {
             return self.end(ticket.seat, Status::Rejected(Rejection::NoSuchModel));
         };
-        let outcome = &mut self.live.get_mut(ticket.seat).outcome;
-        let choice = self.router.route(self.now, &outcome.request, &self.models[model]);
-        let endpoint = &mut self.models[model][choice];
+        self.scrape();
+        let live = self.live.get_mut(ticket.seat);
+        match self.router.admit(self.now, &live.outcome.request, &self.models[model]) {
+            Admission::Pass => self.place(ticket, model),
+            Admission::Refuse(why) => self.end(ticket.seat, Status::Rejected(why)),
+            Admission::Hold => {
+                live.at_router = true;
+                live.account.plain(self.now, &Default::default(), Cause::RouterQueue);
+                self.held.insert(live.outcome.request.id, ticket.seat);
+                self.drain_queue(model);
+            }
+        }
+    }
+
+    /// The router looks at its queue because it is time to.
+    pub(super) fn look_at_queue(&mut self) {
+        self.release_at = None;
+        self.scrape();
+        self.drain_queue(0);
+    }
+
+    /// Places whatever the router releases from its queue now, and asks when to look again.
+    fn drain_queue(&mut self, model: usize) {
+        while let Some(release) = self.router.release(self.now, &self.models[model]) {
+            let Some(seat) = self.held.remove(&release.request) else { continue };
+            self.live.get_mut(seat).account.plain(self.now, &Default::default(), Cause::Overhead);
+            match release.refused {
+                Some(why) => self.end(seat, Status::Rejected(why)),
+                None => {
+                    let ticket = self.live.current(seat);
+                    self.place(ticket, model);
+                }
+            }
+        }
+        if let Some(at) = self.router.next_release(self.now)
+            && self.release_at.is_none_or(|pending| at < pending)
+        {
+            self.release_at = Some(at);
+            self.events.push(at, Rank::Tick, Event::Release(at));
+        }
+    }
+
+    /// The router chooses a replica.
+    fn place(&mut self, ticket: Ticket, model: usize) {
+        let live = self.live.get_mut(ticket.seat);
+        let mut caches = Lookup {
+            replicas: &mut self.replicas,
+            endpoints: &self.models[model],
+            request: &live.outcome.request,
+            chain: None,
+            now: self.now,
+            steps: &mut self.steps,
+            observer: self.observer,
+        };
+        let mut view =
+            View { endpoints: &self.models[model], adapters: &self.adapters[model], caches: &mut caches };
+        let choice = match self.router.place(self.now, &live.outcome.request, &mut view) {
+            Ok(choice) => choice,
+            Err(why) => return self.end(ticket.seat, Status::Rejected(why)),
+        };
+        let endpoint = &mut self.models[model][choice.endpoint];
         endpoint.in_flight += 1;
-        outcome.replica = Some(endpoint.replica);
+        live.outcome.replica = Some(endpoint.replica);
+        live.at_router = self.needs.feedback;
         self.replicas[endpoint.replica.0 as usize].count_request(self.now);
-        match self.config.overhead.serving(outcome.request.prompt.tokens()) {
+        match self.config.overhead.picker {
+            picker if self.needs.feedback && picker > Span::ZERO => {
+                self.events.push(self.now + picker, Rank::Arrival, Event::Commit(ticket, choice));
+            }
+            _ => self.commit(ticket, choice),
+        }
+    }
+
+    /// The router's choice takes effect: the request goes to its replica.
+    pub(super) fn commit(&mut self, ticket: Ticket, choice: Choice) {
+        let request = &self.live.get_mut(ticket.seat).outcome.request;
+        let serving = self.config.overhead.serving(request.prompt.tokens());
+        if self.needs.feedback {
+            self.router.committed(self.now, request, choice);
+        }
+        match serving {
             Span::ZERO => self.receive(ticket),
             serving => self.events.push(self.now + serving, Rank::Arrival, Event::Receive(ticket)),
         }

@@ -30,6 +30,9 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
 
     /// Takes the quiet steps of a replica that have ended by now; those that end just now only if `inclusive`.
     pub(super) fn catch_up(&mut self, index: usize, inclusive: bool) {
+        if let Some(scrape) = self.last_scrape() {
+            self.scrape_replica(index, scrape);
+        }
         let id = ReplicaId(index as u32);
         self.steps += self.replicas[index].run_quiet(id, self.now, inclusive, self.observer);
     }
@@ -157,6 +160,7 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
         let mut tokens = std::mem::take(&mut self.tokens);
         let lockstep = self.replicas[index].engine.update(&done.batch, &mut tokens);
         self.replicas[index].note_blocks(self.now);
+        self.replicas[index].publish();
         let listed = tokens.iter().filter(|token| !token.lockstep).count() as u32;
         self.observer.step_done(self.now, id, done.shape.prefill_tokens, listed + lockstep);
         if lockstep > 0 {
@@ -182,6 +186,9 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
                 // Its gap is counted with the others'.
             } else if live.outcome.first_token.is_none() {
                 live.outcome.first_token = Some(now);
+                if live.at_router {
+                    self.router.first_token(now, live.outcome.request.id);
+                }
             } else {
                 let own = now.since(live.last_token);
                 if own != gap && count > 0 {

@@ -114,15 +114,16 @@ impl<P: Pool> Replica<P> {
         let busy_from = Time::from_nanos(end.as_nanos() - span.as_nanos()).max(self.observed_from);
         let mut gaps = [Span::ZERO; REPORT_STEPS];
         let (mut from, mut until, mut gap_count) = (self.last_result, self.last_result, 0);
-        let (mut steps, mut blocks) = (0, 0);
+        let (mut steps, mut blocks, mut needed) = (0, 0, 0);
         while steps < quiet && end < limit {
             let needs = self.engine.quiet_blocks();
-            let needed = needs[phase];
+            let taken = needs[phase];
             phase = if phase + 1 == needs.len() { 0 } else { phase + 1 };
+            if blocks + taken > free {
+                break;
+            }
+            needed = taken;
             if needed > 0 {
-                if blocks + needed > free {
-                    break;
-                }
                 blocks += needed;
                 self.blocks_used.set(end, u64::from(used + blocks));
             }
@@ -149,6 +150,10 @@ impl<P: Pool> Replica<P> {
         QuietSteps { replica: id, decodes, from, until, gaps: &gaps[..gap_count] }.report(observer);
         self.last_result = until;
         self.totals.busy += until.saturating_since(busy_from);
+        if let Some(published) = self.published.as_mut().filter(|_| steps > 0) {
+            // The result of a step is published before the next batch takes its blocks.
+            published.blocks_used = used + blocks - needed;
+        }
         self.skip_quiet(steps, blocks, (span, end));
         steps
     }

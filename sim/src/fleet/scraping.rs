@@ -1,0 +1,77 @@
+//! What the router sees of the replicas: their metrics as of the last scrape, their caches as they are.
+
+use super::Fleet;
+use crate::engine::EngineRequest;
+use crate::kv::Pool;
+use crate::observer::Observer;
+use crate::replica::Replica;
+use crate::request::{ReplicaId, Request, RequestId};
+use crate::router::{Caches, Endpoint, Metrics};
+use crate::time::Time;
+
+impl<O: Observer, P: Pool> Fleet<'_, O, P> {
+    /// When the replicas were scraped last before this moment, if the router wants them scraped: at whole multiples
+    /// of the interval. What happens just now was not seen.
+    pub(super) fn last_scrape(&self) -> Option<Time> {
+        let interval = self.needs.scrape?.as_nanos().max(1);
+        let before = self.now.as_nanos().checked_sub(1)?;
+        Some(Time::from_nanos(before / interval * interval))
+    }
+
+    /// Brings what the router sees of the replicas up to the last scrape.
+    pub(super) fn scrape(&mut self) {
+        let Some(at) = self.last_scrape().filter(|&at| self.scraped != Some(at)) else { return };
+        self.scraped = Some(at);
+        for index in 0..self.replicas.len() {
+            self.scrape_replica(index, at);
+        }
+        for (endpoints, adapters) in self.models.iter_mut().zip(&mut self.adapters) {
+            for (endpoint, adapters) in endpoints.iter_mut().zip(adapters) {
+                let replica = &self.replicas[endpoint.replica.0 as usize];
+                endpoint.metrics = replica.scraped.map_or(Metrics::default(), |(_, metrics)| metrics);
+                if self.needs.adapters {
+                    adapters.published = replica.has_published();
+                    replica.engine.adapters(&mut adapters.running, &mut adapters.waiting);
+                }
+            }
+        }
+    }
+
+    /// What a replica had published at `at`, noted before it goes on from there.
+    pub(super) fn scrape_replica(&mut self, index: usize, at: Time) {
+        if self.replicas[index].scraped.is_none_or(|(scraped, _)| scraped < at) {
+            let id = ReplicaId(index as u32);
+            self.steps += self.replicas[index].run_quiet(id, at, true, self.observer);
+            let replica = &mut self.replicas[index];
+            replica.scraped = Some((at, replica.metrics()));
+        }
+    }
+}
+
+/// Looks a request up in the replicas' caches.
+pub(super) struct Lookup<'a, O, P: Pool> {
+    pub(super) replicas: &'a mut [Replica<P>],
+    pub(super) endpoints: &'a [Endpoint],
+    pub(super) request: &'a Request,
+    /// The request's chain, once it is needed.
+    pub(super) chain: Option<P::Chain>,
+    pub(super) now: Time,
+    pub(super) steps: &'a mut u64,
+    pub(super) observer: &'a mut O,
+}
+
+impl<O: Observer, P: Pool> Caches for Lookup<'_, O, P> {
+    fn cached_tokens(&mut self, endpoint: usize) -> u32 {
+        let id = self.endpoints[endpoint].replica;
+        let replica = &mut self.replicas[id.0 as usize];
+        // The steps that end just now have ended: a request arrives after them.
+        *self.steps += replica.run_quiet(id, self.now, true, self.observer);
+        if self.request.prompt.has_answers() {
+            replica.engine.expose(&self.request.prompt, false);
+        }
+        let chain = self.chain.get_or_insert_with(|| {
+            replica.engine.chain_of(&EngineRequest::new(RequestId(0), self.request, u32::MAX))
+        });
+        replica.engine.cached_tokens(chain, self.request.prompt.tokens())
+    }
+}
