@@ -282,6 +282,7 @@ fn engine_request(id: u64, prompt: u32, output: u32) -> EngineRequest {
         priority: 0,
         adapter: None,
         cache_salt: 0,
+        remote: None,
     }
 }
 

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use forerun_sim::engine::config::{EngineConfig, Policy};
-use forerun_sim::engine::{Batch, Engine, EngineRequest, Scheduled};
+use forerun_sim::engine::connector::{
+    ConnectorConfig, Copy, Eviction, KvRole, OffloadConfig, RemoteKv, Transfers,
+};
+use forerun_sim::engine::{Batch, Engine, EngineRequest, Handle, Scheduled};
 use forerun_sim::kv::Pool;
 use forerun_sim::kv::block_pool::BlockPool;
 use forerun_sim::kv::extent_pool::ExtentPool;
@@ -38,6 +41,14 @@ struct Config {
     max_loras: Option<u32>,
     kv_role: Option<String>,
     offload_chunks: Option<u32>,
+    #[serde(default)]
+    offload_policy: String,
+    #[serde(default)]
+    offload_blocks_per_chunk: u32,
+    #[serde(default)]
+    offload_prompt_only: bool,
+    #[serde(default)]
+    offload_store_threshold: u32,
 }
 
 #[derive(Deserialize)]
@@ -53,6 +64,9 @@ struct Spec {
     lora: Option<String>,
     #[serde(default)]
     salt: Option<String>,
+    /// What its `kv_transfer_params` ask for.
+    #[serde(default)]
+    kv: Option<String>,
 }
 
 /// Fields that a recording may leave out are options; any other absent field means empty.
@@ -75,6 +89,27 @@ struct Step {
     running: Vec<String>,
     #[serde(default)]
     waiting: Vec<String>,
+    kv_holding: Option<Vec<String>>,
+    /// Transfers whose end is reported with this step's result.
+    #[serde(default)]
+    kv_recv_done: Vec<String>,
+    #[serde(default)]
+    kv_send_done: Vec<String>,
+    #[serde(default)]
+    jobs_done: Vec<u64>,
+    /// Tokens cached on the GPU, and tokens in host memory after them if that is known.
+    #[serde(default)]
+    offload_hits: BTreeMap<String, (u32, Option<u32>)>,
+    /// Job, request, places in host memory, GPU blocks.
+    #[serde(default)]
+    loads: Vec<(u64, String, Vec<u32>, Vec<u32>)>,
+    /// Job, request, GPU blocks, places in host memory.
+    #[serde(default)]
+    stores: Vec<(u64, String, Vec<u32>, Vec<u32>)>,
+    #[serde(default)]
+    evicted_chunks: Vec<u32>,
+    #[serde(default)]
+    flush: Vec<u64>,
     free_blocks: u32,
     blocks: Option<BTreeMap<String, Vec<u32>>>,
     emitted: Option<BTreeMap<String, u32>>,
@@ -83,32 +118,20 @@ struct Step {
     free_blocks_after_update: u32,
 }
 
-/// Whether the engine models what this recording exercises, and why not.
-pub(crate) fn unsupported(json: &str) -> Result<Option<&'static str>, String> {
-    let recording: Recording = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    Ok(if recording.config.kv_role.is_some() {
-        Some("P/D transfer is not modelled yet")
-    } else if recording.config.offload_chunks.is_some() {
-        Some("KV offloading is not modelled yet")
-    } else {
-        None
-    })
-}
-
 /// A pool that the engine can be replayed with.
 pub(crate) trait Recorded: Pool + Clone {
-    /// The ids of the blocks that a part of the last batch holds, where the pool knows them.
-    fn block_table(engine: &Engine<Self>, part: &Scheduled) -> Option<Vec<u32>>;
+    /// The ids of the blocks that a request holds, where the pool knows them.
+    fn ids(chain: &Self::Chain) -> Option<Vec<u32>>;
 }
 
 impl Recorded for BlockPool {
-    fn block_table(engine: &Engine<Self>, part: &Scheduled) -> Option<Vec<u32>> {
-        Some(engine.block_table(part).to_vec())
+    fn ids(chain: &Self::Chain) -> Option<Vec<u32>> {
+        Some(chain.table().to_vec())
     }
 }
 
 impl Recorded for ExtentPool {
-    fn block_table(_: &Engine<Self>, _: &Scheduled) -> Option<Vec<u32>> {
+    fn ids(_: &Self::Chain) -> Option<Vec<u32>> {
         None
     }
 }
@@ -155,6 +178,9 @@ struct Player<'a, P: Pool> {
     specs: &'a [Spec],
     contents: BTreeMap<&'a str, u64>,
     adapters: Vec<&'a str>,
+    handles: BTreeMap<&'a str, Handle>,
+    /// Blocks that each request held when it was scheduled last, where the pool knows them.
+    tables: BTreeMap<&'a str, Vec<u32>>,
 }
 
 impl<'a, P: Recorded> Player<'a, P> {
@@ -188,7 +214,18 @@ impl<'a, P: Recorded> Player<'a, P> {
             recording.requests.iter().filter_map(|spec| spec.lora.as_deref()).collect();
         adapters.sort_unstable();
         adapters.dedup();
-        Self { engine, specs: &recording.requests, contents, adapters }
+        let engine = match connector(c) {
+            Some(connector) => engine.connected(connector),
+            None => engine,
+        };
+        Self {
+            engine,
+            specs: &recording.requests,
+            contents,
+            adapters,
+            handles: BTreeMap::new(),
+            tables: BTreeMap::new(),
+        }
     }
 
     fn content(&self, segment: &str) -> Content {
@@ -221,7 +258,7 @@ impl<'a, P: Recorded> Player<'a, P> {
         // The recorder gives requests that end by EOS a max_tokens that is 500 higher.
         let unforeseen = if spec.stop.as_deref() == Some("eos") { 500 } else { 0 };
         let adapter = spec.lora.as_deref();
-        self.engine.add(EngineRequest {
+        let handle = self.engine.add(EngineRequest {
             id: RequestId(number),
             prompt,
             output: Content::generated(number),
@@ -233,7 +270,13 @@ impl<'a, P: Recorded> Player<'a, P> {
                 .salt
                 .as_deref()
                 .map_or(0, |salt| salt.bytes().fold(1, |h, b| h * 31 + u64::from(b))),
+            remote: match spec.kv.as_deref() {
+                Some("do_remote_decode") => Some(RemoteKv::Offer),
+                Some("do_remote_prefill") => Some(RemoteKv::Pull),
+                _ => None,
+            },
         });
+        self.handles.insert(&spec.id, handle);
     }
 
     fn schedule<'b>(
@@ -247,7 +290,15 @@ impl<'a, P: Recorded> Player<'a, P> {
         let mut batch = Batch::default();
         self.engine.schedule(&mut batch);
         self.engine.assert_consistent();
-        self.compare_schedule(step, &self.listed(&batch))?;
+        let listed = self.listed(&batch);
+        for part in &listed.scheduled {
+            let name = self.name(part.id);
+            if let Some(ids) = P::ids(self.engine.chain(self.handles[name])) {
+                self.tables.insert(name, ids);
+            }
+        }
+        self.compare_schedule(step, &listed)?;
+        self.compare_transfers(step, &batch.transfers)?;
         Ok(batch)
     }
 
@@ -276,10 +327,15 @@ impl<'a, P: Recorded> Player<'a, P> {
         same(step, "preempted", &self.names(batch.preempted.iter().copied()), &strs(&step.preempted))?;
         same(step, "running", &self.names(self.engine.running()), &strs(&step.running))?;
         same(step, "waiting", &self.names(self.engine.waiting()), &strs(&step.waiting))?;
+        if let Some(holding) = &step.kv_holding {
+            same(step, "kv_holding", &self.names(self.engine.holding()), &strs(holding))?;
+        }
         same(step, "free_blocks", &self.engine.kv().pool().free(), &step.free_blocks)?;
         if let Some(blocks) = &step.blocks {
-            let table =
-                |part| P::block_table(&self.engine, part).map(|ids| (self.name(part.id).to_owned(), ids));
+            let table = |part: &Scheduled| {
+                let name = self.name(part.id);
+                self.tables.get(name).map(|ids| (name.to_owned(), ids.clone()))
+            };
             if let Some(tables) = batch.scheduled.iter().map(table).collect() {
                 same(step, "blocks", &tables, blocks)?;
             }
@@ -287,9 +343,41 @@ impl<'a, P: Recorded> Player<'a, P> {
         Ok(())
     }
 
+    fn compare_transfers(&self, step: &Step, transfers: &Transfers) -> Result<(), String> {
+        let name = |id| self.name(id).to_owned();
+        let lookups = transfers.lookups.iter();
+        let hits = lookups.map(|found| (name(found.id), (found.gpu_tokens, found.host_tokens))).collect();
+        same(step, "offload_hits", &hits, &step.offload_hits)?;
+        let loads = transfers.loads.iter().map(|load| {
+            let table = P::ids(self.engine.chain(self.handles[self.name(load.id)]));
+            (load.job, name(load.id), load.places.clone(), copied(load, table.as_deref()))
+        });
+        let recorded =
+            step.loads.iter().cloned().map(|(job, id, places, ids)| (job, id, places, counted::<P>(ids)));
+        same(step, "loads", &loads.collect::<Vec<_>>(), &recorded.collect())?;
+        let stores = transfers.stores.iter().map(|store| {
+            let table = self.tables.get(self.name(store.id)).map(Vec::as_slice);
+            (store.job, name(store.id), copied(store, table), store.places.clone())
+        });
+        let recorded =
+            step.stores.iter().cloned().map(|(job, id, ids, places)| (job, id, counted::<P>(ids), places));
+        same(step, "stores", &stores.collect::<Vec<_>>(), &recorded.collect())?;
+        same(step, "evicted_chunks", &transfers.evicted, &step.evicted_chunks)?;
+        same(step, "flush", &transfers.flush, &step.flush)
+    }
+
     fn update(&mut self, step: &Step, batch: &Batch) -> Result<(), String> {
         let mut tokens = Vec::new();
         let lockstep = self.engine.update(batch, &mut tokens);
+        for id in &step.kv_recv_done {
+            self.engine.kv_recv_done(self.handles[id.as_str()]);
+        }
+        for id in &step.kv_send_done {
+            self.engine.kv_send_done(self.handles[id.as_str()]);
+        }
+        for &job in &step.jobs_done {
+            self.engine.job_done(job);
+        }
         self.engine.assert_consistent();
         if let Some(emitted) = &step.emitted {
             let listed = tokens.iter().filter(|token| !token.lockstep).count();
@@ -308,6 +396,38 @@ impl<'a, P: Recorded> Player<'a, P> {
             &step.free_blocks_after_update,
         )
     }
+}
+
+/// What the recorded engine exchanged with the world outside its GPU.
+fn connector(config: &Config) -> Option<ConnectorConfig> {
+    let role = match config.kv_role.as_deref() {
+        Some("kv_producer") => Some(KvRole::Producer),
+        Some("kv_consumer") => Some(KvRole::Consumer),
+        Some("kv_both") => Some(KvRole::Both),
+        _ => None,
+    };
+    let offload = config.offload_chunks.map(|chunks| OffloadConfig {
+        chunks,
+        blocks_per_chunk: config.offload_blocks_per_chunk,
+        eviction: if config.offload_policy == "arc" { Eviction::Arc } else { Eviction::Lru },
+        offload_prompt_only: config.offload_prompt_only,
+        store_threshold: config.offload_store_threshold,
+    });
+    (role.is_some() || offload.is_some()).then_some(ConnectorConfig { role, offload })
+}
+
+/// The ids of the blocks that are copied or, where they are not known, their number.
+fn copied(copy: &Copy, table: Option<&[u32]>) -> Vec<u32> {
+    let ranges = copy.blocks.iter().map(|&(from, to)| from as usize..to as usize);
+    match table {
+        Some(ids) => ranges.flat_map(|range| &ids[range]).copied().collect(),
+        None => vec![ranges.map(|range| range.len() as u32).sum()],
+    }
+}
+
+/// Recorded block ids, as far as the pool knows them.
+fn counted<P: Pool>(ids: Vec<u32>) -> Vec<u32> {
+    if P::LOCKSTEP { vec![ids.len() as u32] } else { ids }
 }
 
 fn strs(names: &[String]) -> Vec<&str> {

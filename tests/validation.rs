@@ -58,18 +58,14 @@ fn routers(folder: &Path) -> Vec<Trial> {
     paths.into_iter().map(trial).collect()
 }
 
-/// A recording is replayed field by field; one of a mechanism that is not modelled is ignored.
+/// A recording is replayed field by field.
 fn golden_trial(path: PathBuf) -> Trial {
     let name = format!("golden::{}", path.file_stem().unwrap_or_default().to_string_lossy());
-    let ignored = std::fs::read_to_string(&path)
-        .ok()
-        .and_then(|json| golden::unsupported(&json).ok().flatten())
-        .is_some();
     let replay = move || {
         let json = std::fs::read_to_string(&path).map_err(|e| Failed::from(e.to_string()))?;
         golden::FORMS.iter().try_for_each(|replay| replay(&json).map(|_| ()).map_err(Failed::from))
     };
-    Trial::test(name, replay).with_ignored_flag(ignored)
+    Trial::test(name, replay)
 }
 
 /// Every recording of the router's state in folder `kind`. One that nothing replays is ignored.

@@ -159,7 +159,7 @@ impl Prompt {
 /// vLLM: `hash_i = H(hash_{i-1}, tokens of block i, extra)` with the adapter in every block and the cache
 /// salt in block 0; chaining makes both equivalent to a different root. 64 bits: with ten million blocks
 /// alive the chance of one collision is 3e-6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockHash(u64);
 
 /// Extends a chain of block hashes along one request's tokens: its prompt, then what it generates.

@@ -13,6 +13,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::connector::Connector;
 use super::longest::Longest;
 use super::{Batch, Engine, Entry, Scheduled, Slot, State, Token};
 use crate::kv::Pool;
@@ -222,7 +223,8 @@ impl<P: Pool> Engine<P> {
                 entry.emitted + 1
             };
             let remaining = entry.request.output_tokens.saturating_sub(token);
-            if remaining == 0 {
+            let offers = |connector: &Connector| connector.may_offer(part.slot, &entry.request);
+            if remaining == 0 || self.connector.as_ref().is_some_and(offers) {
                 continue;
             }
             let finish = self.formed + u64::from(remaining);
@@ -390,6 +392,10 @@ impl<P: Pool> Engine<P> {
     /// How many steps from now on change nothing but the cohort's counters: each takes the result of a batch and
     /// forms the next one. Zero when anything else may happen in the next one.
     pub fn quiet_steps(&self) -> u64 {
+        // What a step means for host memory depends on the step.
+        if self.has_offers() || self.kv.is_watched() {
+            return 0;
+        }
         let alone = self.running.len() == self.cohort.decodes as usize && self.cohort.wasted == 0;
         let unchanged = self.cohort.ending.is_empty() && self.cohort.overrunning.is_empty();
         let next = self.cohort.finishes.peek().map(|&Reverse((finish, ..))| finish);
@@ -410,7 +416,13 @@ impl<P: Pool> Engine<P> {
     /// only if its prompt contains an answer that is being generated.
     #[must_use]
     pub fn stays_blocked(&self, blocked: Option<Cause>) -> bool {
-        let Some(head) = self.waiting.head() else { return true };
+        // What is being loaded waits for an event; what has arrived is looked at first.
+        let state = |slot: Slot| self.requests[slot as usize].state;
+        if self.holding.iter().any(|slot| state(slot) == State::Loaded) {
+            return false;
+        }
+        let arrived = self.holding.iter().find(|&slot| state(slot) != State::Loading);
+        let Some(head) = arrived.or_else(|| self.waiting.head()) else { return true };
         match blocked {
             Some(Cause::EngineQueueSlots) => true,
             Some(Cause::EngineQueueKv) => !self.requests[head as usize].request.prompt.has_answers(),

@@ -11,10 +11,12 @@
 //! | what a finished batch changes | `update` |
 //! | order of the waiting queue | `queue` |
 //! | decodes that need no listing | `cohort`, `longest` |
+//! | KV from other engines and from host memory | `connector` |
 //! | blocks, prefix hits, eviction | [`crate::kv`] |
 
 mod cohort;
 pub mod config;
+pub mod connector;
 mod longest;
 mod queue;
 mod schedule;
@@ -30,6 +32,7 @@ use crate::request::{Cause, Label, Request, RequestId, Stop};
 pub use cohort::CohortShare;
 use cohort::{Cohort, Tenure};
 use config::{EngineConfig, Policy};
+use connector::{Connector, RemoteKv, Transfers};
 use queue::{PriorityKey, WaitingQueue};
 
 /// Index of a request in the engine.
@@ -54,6 +57,8 @@ pub struct EngineRequest {
     pub adapter: Option<u32>,
     /// Requests of different salts share no cache.
     pub cache_salt: u64,
+    /// Whether another engine computes its prompt or its answer.
+    pub remote: Option<RemoteKv>,
 }
 
 impl EngineRequest {
@@ -75,6 +80,7 @@ impl EngineRequest {
             priority: request.priority,
             adapter: request.adapter.is_some().then_some(request.adapter.0),
             cache_salt: 0,
+            remote: None,
         }
     }
 }
@@ -84,6 +90,14 @@ enum State {
     Waiting,
     Preempted,
     Running,
+    /// Holds blocks into which its KV is being copied (vLLM's `WAITING_FOR_REMOTE_KVS`).
+    Loading,
+    /// That KV has arrived; the scheduler has not looked yet.
+    Loaded,
+    /// Finished; its blocks are held until another engine has read them.
+    Sending,
+    /// Aborted while its KV was being copied: its blocks are held until that is over.
+    Draining,
     /// Finished or aborted with a batch still in flight: its last outputs are dropped.
     Gone,
 }
@@ -99,6 +113,8 @@ struct Entry<P: Pool> {
     /// Its tenure in the cohort; the counters below are then those at its beginning.
     tenure: Option<Tenure>,
     state: State,
+    /// Whether it is in the queue of those that hold blocks without running.
+    holds: bool,
     emitted: u32,
     computed: u32,
     /// Async scheduling: output tokens that batches in flight will have produced.
@@ -107,6 +123,8 @@ struct Entry<P: Pool> {
     inflight: u32,
     /// Of those, tokens scheduled before the last preemption.
     stale: u32,
+    /// Whether those tokens are dropped when they arrive.
+    drops_stale: bool,
     /// Whether the last batch left prompt tokens uncomputed.
     chunk: bool,
     preemptions: u32,
@@ -121,6 +139,11 @@ impl<P: Pool> Entry<P> {
 
     fn key(&self) -> PriorityKey {
         (self.request.priority, self.arrival)
+    }
+
+    /// Whether it is out of the scheduler's hands: what batches in flight bring for it is dropped.
+    fn has_ended(&self) -> bool {
+        matches!(self.state, State::Sending | State::Draining | State::Gone)
     }
 }
 
@@ -170,6 +193,8 @@ pub struct Batch {
     pub lora_skipped: Vec<RequestId>,
     /// Why the requests that still wait were not admitted.
     pub blocked: Option<Cause>,
+    /// Transfers of KV that start with this step.
+    pub transfers: Transfers,
 }
 
 impl Batch {
@@ -193,6 +218,7 @@ impl Batch {
         self.preempted.clear();
         self.lora_skipped.clear();
         self.blocked = None;
+        self.transfers.clear();
     }
 }
 
@@ -217,6 +243,9 @@ pub struct Engine<P: Pool = BlockPool> {
     requests: Slab<Entry<P>>,
     running: Vec<Slot>,
     waiting: WaitingQueue,
+    /// Requests that hold blocks and do not run; admitted before those that wait (vLLM's `kv_holding`).
+    holding: WaitingQueue,
+    connector: Option<Connector>,
     arrivals: u64,
     admissions: u64,
     /// Steps formed and steps whose results are in.
@@ -231,6 +260,7 @@ pub struct Engine<P: Pool = BlockPool> {
     /// Adapters of the batch being formed; kept to reuse its memory. So for `skipped`.
     adapters: Vec<u32>,
     skipped: Vec<Slot>,
+    skipped_holding: Vec<Slot>,
 }
 
 impl<P: Pool> Engine<P> {
@@ -253,7 +283,9 @@ impl<P: Pool> Engine<P> {
             kv,
             requests: Slab::new(),
             running: Vec::new(),
+            holding: waiting.clone(),
             waiting,
+            connector: None,
             arrivals: 0,
             admissions: 0,
             formed: 0,
@@ -263,6 +295,7 @@ impl<P: Pool> Engine<P> {
             finished: Vec::new(),
             adapters: Vec::new(),
             skipped: Vec::new(),
+            skipped_holding: Vec::new(),
         }
     }
 
@@ -301,17 +334,22 @@ impl<P: Pool> Engine<P> {
             admission: 0,
             tenure: None,
             state: State::Waiting,
+            holds: false,
             emitted: 0,
             computed: 0,
             placeholders: 0,
             inflight: 0,
             stale: 0,
+            drops_stale: false,
             chunk: false,
             preemptions: 0,
         };
         self.arrivals += 1;
         let key = entry.key();
         let slot = self.requests.insert(entry) as Slot;
+        if let Some(offload) = self.connector.as_mut().and_then(|connector| connector.offload.as_mut()) {
+            offload.add(slot, &self.requests[slot as usize].request);
+        }
         self.waiting.push(key, slot);
         Handle(slot)
     }
@@ -322,19 +360,17 @@ impl<P: Pool> Engine<P> {
         let slot = handle.0;
         match self.requests[slot as usize].state {
             State::Running => self.leave_running(slot),
-            State::Waiting | State::Preempted => {
-                let key = self.requests[slot as usize].key();
-                self.waiting.remove(key, slot);
-            }
-            State::Gone => unreachable!("aborted after its end"),
+            State::Waiting | State::Preempted | State::Loading | State::Loaded => self.leave_queue(slot),
+            State::Sending | State::Draining | State::Gone => unreachable!("aborted after its end"),
         }
-        self.retire(slot);
+        let loading = self.requests[slot as usize].state == State::Loading;
+        self.retire(slot, if loading { State::Draining } else { State::Gone });
     }
 
     /// Whether any request waits or runs.
     #[must_use]
     pub fn has_requests(&self) -> bool {
-        !self.running.is_empty() || self.waiting.len() > 0
+        !self.running.is_empty() || self.num_waiting() > 0
     }
 
     /// Number of running requests.
@@ -343,10 +379,10 @@ impl<P: Pool> Engine<P> {
         self.running.len() as u32
     }
 
-    /// Number of waiting requests.
+    /// Number of waiting requests, those included whose KV is being loaded.
     #[must_use]
     pub fn num_waiting(&self) -> u32 {
-        self.waiting.len() as u32
+        (self.waiting.len() + self.holding.len()) as u32
     }
 
     /// Running requests, in order of admission.
@@ -414,13 +450,20 @@ impl<P: Pool> Engine<P> {
         }
     }
 
-    /// Ends a request's life in the engine: frees its blocks now and its slot when no batch mentions it.
-    fn retire(&mut self, slot: Slot) {
-        let entry = &mut self.requests[slot as usize];
-        entry.state = State::Gone;
-        self.kv.release(&mut entry.holding);
-        if entry.inflight == 0 {
-            self.requests.remove(slot as usize);
+    /// Takes a request out of the queue that it is in.
+    fn leave_queue(&mut self, slot: Slot) {
+        let entry = &self.requests[slot as usize];
+        let queue = if entry.holds { &mut self.holding } else { &mut self.waiting };
+        queue.remove(entry.key(), slot);
+    }
+
+    /// Ends a request's life in the engine, in the state `last`: its blocks are free now, unless somebody still
+    /// copies them.
+    fn retire(&mut self, slot: Slot, last: State) {
+        self.note_end(slot);
+        self.requests[slot as usize].state = last;
+        if last == State::Gone {
+            self.vacate(slot);
         }
     }
 
@@ -431,12 +474,16 @@ impl<P: Pool> Engine<P> {
     pub fn assert_consistent(&self) {
         let chains = self.requests.iter().map(|(_, entry)| entry.holding.chain());
         self.kv.pool().assert_consistent(chains);
+        if let Some(connector) = &self.connector {
+            connector.assert_consistent();
+        }
         assert!(self.running.len() <= self.config.active_seqs() as usize, "|running| <= max_num_active_seqs");
         for (_, entry) in self.requests.iter().filter(|(_, entry)| entry.tenure.is_none()) {
             assert!(entry.computed <= entry.known() + entry.placeholders, "computed <= known");
             let held = self.kv.pool().held(entry.holding.chain()) * self.config.block_size;
             assert!(entry.state != State::Running || held >= entry.computed, "computed tokens have blocks");
-            assert!(entry.state == State::Running || held == 0, "only running requests hold blocks");
+            let may_hold = entry.state != State::Gone && (entry.computed > 0 || entry.holds);
+            assert!(may_hold || held == 0, "who has computed nothing holds no blocks");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! come first, in order of admission; then waiting ones are admitted, unless somebody was preempted.
 
 use super::config::Policy;
+use super::connector::External;
 use super::{Admission, Batch, Engine, Scheduled, Slot, State};
 use crate::kv::Pool;
 use crate::kv::manager::Demand;
@@ -35,6 +36,7 @@ impl<P: Pool> Engine<P> {
             batch.blocked = Some(Cause::EngineQueueKv);
         }
         self.account(batch);
+        self.plan_transfers(batch);
         debug_assert!(batch.tokens() <= self.config.max_num_batched_tokens, "a step stays within its budget");
         if !batch.is_empty() {
             if P::LOCKSTEP {
@@ -47,7 +49,7 @@ impl<P: Pool> Engine<P> {
 
     /// Longest prefill chunk of this step; 0 for no limit. A lone request is never limited.
     fn chunk_cap(&self) -> u32 {
-        let requests = (self.running.len() + self.waiting.len()) as u32;
+        let requests = self.num_running() + self.num_waiting();
         let threshold = self.config.long_prefill_token_threshold;
         if threshold == 0 || requests <= 1 {
             0
@@ -141,11 +143,20 @@ impl<P: Pool> Engine<P> {
 
     /// Frees everything the request holds; it computes prompt and emitted tokens again when it resumes.
     fn preempt(&mut self, slot: Slot) {
+        let mut drops_stale = false;
+        if let Some(connector) = &mut self.connector {
+            connector.note_complete(slot);
+            if let Some(offload) = &mut connector.offload {
+                offload.preempted(slot);
+            }
+            drops_stale = connector.drops_stale_outputs();
+        }
         let entry = &mut self.requests[slot as usize];
         self.kv.release(&mut entry.holding);
         entry.state = State::Preempted;
         entry.computed = 0;
         entry.preemptions += 1;
+        entry.drops_stale = drops_stale || (entry.drops_stale && entry.stale > 0);
         entry.stale = entry.inflight;
         entry.placeholders = 0;
         let key = entry.key();
@@ -160,7 +171,7 @@ impl<P: Pool> Engine<P> {
                 note_adapter(&mut self.adapters, self.requests[part.slot as usize].request.adapter);
             }
         }
-        while let Some(slot) = self.waiting.head() {
+        while let Some(slot) = self.holding.head().or_else(|| self.waiting.head()) {
             if *budget == 0 {
                 batch.blocked = Some(Cause::EngineQueueBudget);
                 break;
@@ -169,13 +180,8 @@ impl<P: Pool> Engine<P> {
                 batch.blocked = Some(Cause::EngineQueueSlots);
                 break;
             }
-            if self.requests[slot as usize].stale > 0 {
-                self.skip_head();
-                continue;
-            }
-            if self.adapter_must_wait(slot) {
-                batch.lora_skipped.push(self.requests[slot as usize].request.id);
-                self.skip_head();
+            if self.must_pass(slot, batch) {
+                self.skip_head(slot);
                 continue;
             }
             if let Err(cause) = self.admit(slot, batch, budget, chunk_cap) {
@@ -183,16 +189,47 @@ impl<P: Pool> Engine<P> {
                 break;
             }
         }
+        for slot in self.skipped_holding.drain(..).rev() {
+            let key = self.requests[slot as usize].key();
+            self.holding.put_back(key, slot);
+        }
         for slot in self.skipped.drain(..).rev() {
             let key = self.requests[slot as usize].key();
             self.waiting.put_back(key, slot);
         }
     }
 
-    /// Passes over the head of the queue; it keeps its place for the next step.
-    fn skip_head(&mut self) {
-        let slot = self.waiting.pop().expect("the queue has a head");
-        self.skipped.push(slot);
+    /// Whether `slot`, at the head of its queue, is passed over in this step.
+    fn must_pass(&mut self, slot: Slot, batch: &mut Batch) -> bool {
+        match self.requests[slot as usize].state {
+            State::Loading => return true,
+            State::Loaded => self.land(slot),
+            _ => {}
+        }
+        let entry = &self.requests[slot as usize];
+        if entry.stale > 0 && !entry.drops_stale {
+            return true;
+        }
+        let waits = self.adapter_must_wait(slot);
+        if waits {
+            batch.lora_skipped.push(entry.request.id);
+        }
+        waits
+    }
+
+    /// Takes `slot` off the head of its queue.
+    pub(super) fn pop_head(&mut self, slot: Slot) {
+        let holds = self.requests[slot as usize].holds;
+        let queue = if holds { &mut self.holding } else { &mut self.waiting };
+        let head = queue.pop();
+        debug_assert_eq!(head, Some(slot), "the head of its queue");
+    }
+
+    /// Passes over the head of its queue; it keeps its place for the next step.
+    fn skip_head(&mut self, slot: Slot) {
+        self.pop_head(slot);
+        let holds = self.requests[slot as usize].holds;
+        if holds { &mut self.skipped_holding } else { &mut self.skipped }.push(slot);
     }
 
     fn adapter_must_wait(&self, slot: Slot) -> bool {
@@ -204,7 +241,8 @@ impl<P: Pool> Engine<P> {
         }
     }
 
-    /// Moves the head of the queue, `slot`, to the batch; the cause when it must wait instead.
+    /// Moves the head of the queue, `slot`, to the batch, or to those that hold blocks for KV that is loaded; the
+    /// cause when it must wait instead.
     fn admit(
         &mut self,
         slot: Slot,
@@ -215,24 +253,42 @@ impl<P: Pool> Engine<P> {
         self.expose_answers(slot);
         let spare_blocks = if self.running.is_empty() { 0 } else { self.config.watermark_blocks() };
         let entry = &mut self.requests[slot as usize];
-        let known = entry.known();
-        let hit_tokens = self.kv.find_prefix(&mut entry.holding, known);
-        let wanted = capped(known - hit_tokens, chunk_cap);
+        let (computed, known) = (entry.computed, entry.known());
+        let mut ready_tokens = computed;
+        if entry.holds {
+            self.kv.no_prefix();
+        } else {
+            ready_tokens = self.kv.find_prefix(&mut entry.holding, known);
+            match self.external(slot, ready_tokens, batch) {
+                External::Tokens(0) => {}
+                External::Tokens(tokens) => {
+                    let started = self.start_load(slot, ready_tokens, tokens, spare_blocks, batch);
+                    return if started { Ok(()) } else { Err(Cause::EngineQueueKv) };
+                }
+                External::Unknown => {
+                    self.skip_head(slot);
+                    return Ok(());
+                }
+            }
+        }
+        let wanted = capped(known - ready_tokens, chunk_cap);
         if !self.config.chunked_prefill && wanted > *budget {
             return Err(Cause::EngineQueueBudget);
         }
         let tokens = wanted.min(*budget);
         let demand = Demand {
-            computed: 0,
+            computed,
             new: tokens,
             known,
             full_sequence: self.config.reserve_full_isl,
             spare_blocks,
         };
+        let entry = &mut self.requests[slot as usize];
         if !self.kv.allocate(&mut entry.holding, &demand) {
             return Err(Cause::EngineQueueKv);
         }
-        self.waiting.pop();
+        self.pop_head(slot);
+        let entry = &mut self.requests[slot as usize];
         self.running.push(slot);
         if P::LOCKSTEP {
             self.listed.push(slot);
@@ -240,9 +296,10 @@ impl<P: Pool> Engine<P> {
         entry.admission = self.admissions;
         self.admissions += 1;
         let resumed = entry.state == State::Preempted;
-        batch.admitted.push(Admission { id: entry.request.id, hit_tokens, resumed });
+        batch.admitted.push(Admission { id: entry.request.id, hit_tokens: ready_tokens, resumed });
         entry.state = State::Running;
-        entry.computed = hit_tokens;
+        entry.holds = false;
+        entry.computed = ready_tokens;
         batch.scheduled.push(part(slot, entry, tokens));
         *budget -= tokens;
         note_adapter(&mut self.adapters, entry.request.adapter);

@@ -39,8 +39,8 @@ impl<P: Pool> Engine<P> {
         let entry = &mut self.requests[part.slot as usize];
         debug_assert_eq!(entry.request.id, part.id, "a slot is not reused while a batch mentions it");
         entry.inflight -= part.new;
-        if entry.state == State::Gone {
-            if entry.inflight == 0 {
+        if entry.has_ended() {
+            if entry.state == State::Gone && entry.inflight == 0 {
                 self.requests.remove(part.slot as usize);
             }
             return None;
@@ -49,7 +49,7 @@ impl<P: Pool> Engine<P> {
         if stale {
             entry.stale -= part.new;
         }
-        if !part.samples {
+        if !part.samples || (stale && entry.drops_stale) {
             return None;
         }
         entry.emitted += 1;
@@ -73,9 +73,9 @@ impl<P: Pool> Engine<P> {
         if self.requests[slot as usize].state == State::Running {
             self.leave_running(slot);
         } else {
-            let key = self.requests[slot as usize].key();
-            self.waiting.remove(key, slot);
+            self.leave_queue(slot);
         }
-        self.retire(slot);
+        let last = self.state_after_finish(slot);
+        self.retire(slot, last);
     }
 }

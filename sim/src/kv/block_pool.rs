@@ -1,8 +1,9 @@
 //! The id-exact pool of KV blocks: vLLM's `BlockPool` (v1/core/block_pool.py, 0.32), block id by block id.
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
-use super::{Hit, Pool, TokenSource};
+use super::{Hit, Pool, TokenSource, Touch};
 use crate::prompt::{BlockHash, HashChain};
 
 /// Number of a KV block. Block 0 is vLLM's null block: it is never handed out.
@@ -64,6 +65,9 @@ pub struct BlockPool {
     found: Vec<BlockId>,
     /// Blocks reserved and not yet granted.
     reserved: Vec<BlockId>,
+    /// Watched blocks: who watches them, at which position.
+    watched: FxHashMap<BlockId, SmallVec<[(u32, u32); 1]>>,
+    touched: Vec<Touch>,
 }
 
 impl Pool for BlockPool {
@@ -90,6 +94,8 @@ impl Pool for BlockPool {
             cached: FxHashMap::default(),
             found: Vec::new(),
             reserved: Vec::new(),
+            watched: FxHashMap::default(),
+            touched: Vec::new(),
         }
     }
 
@@ -161,6 +167,28 @@ impl Pool for BlockPool {
         chain.table.clear();
     }
 
+    fn watch(&mut self, chain: &BlockChain, watcher: u32, from: u32, to: u32) {
+        for position in from..to {
+            let watchers = self.watched.entry(chain.table[position as usize]).or_default();
+            watchers.push((watcher, position));
+        }
+    }
+
+    fn unwatch(&mut self, watcher: u32) {
+        self.watched.retain(|_, watchers| {
+            watchers.retain(|(other, _)| *other != watcher);
+            !watchers.is_empty()
+        });
+    }
+
+    fn is_watched(&self) -> bool {
+        !self.watched.is_empty()
+    }
+
+    fn touched(&mut self) -> Vec<Touch> {
+        std::mem::take(&mut self.touched)
+    }
+
     fn cached_elsewhere<'a>(
         chain: &BlockChain,
         from: u32,
@@ -215,6 +243,10 @@ impl BlockPool {
             let id = self.blocks[NIL as usize].free_next;
             self.unlink_free(id);
             self.evict(id);
+            if !self.watched.is_empty() {
+                self.note_touch(id);
+                self.watched.remove(&id);
+            }
             self.blocks[id as usize].refs = 1;
             table.push(id);
         }
@@ -227,7 +259,16 @@ impl BlockPool {
                 self.unlink_free(id);
             }
             self.blocks[id as usize].refs += 1;
+            if !self.watched.is_empty() {
+                self.note_touch(id);
+            }
         }
+    }
+
+    fn note_touch(&mut self, id: BlockId) {
+        let watchers = self.watched.get(&id).into_iter().flatten();
+        let touches = watchers.map(|&(watcher, at)| Touch { watcher, from: at, to: at + 1 });
+        self.touched.extend(touches);
     }
 
     /// Drops one reference from each block of a request's `table`, last block first: of one chain, the tail

@@ -22,6 +22,7 @@ mod chain;
 mod check;
 mod copies;
 mod tree;
+mod watches;
 
 #[cfg(test)]
 mod equivalence;
@@ -31,7 +32,7 @@ mod tests;
 pub use chain::ExtentChain;
 use tree::{Place, Tree};
 
-use super::{Hit, Pool, TokenSource};
+use super::{Hit, Pool, TokenSource, Touch};
 
 /// All KV blocks of one replica, as runs.
 #[derive(Clone, Debug)]
@@ -130,6 +131,22 @@ impl Pool for ExtentPool {
         self.blank += chain.held - chain.registered;
         self.tree.release(chain);
         chain.forget();
+    }
+
+    fn watch(&mut self, chain: &ExtentChain, watcher: u32, from: u32, to: u32) {
+        self.tree.watch(chain, watcher, from, to);
+    }
+
+    fn unwatch(&mut self, watcher: u32) {
+        self.tree.watches.forget(watcher);
+    }
+
+    fn is_watched(&self) -> bool {
+        !self.tree.watches.is_empty()
+    }
+
+    fn touched(&mut self) -> Vec<Touch> {
+        self.tree.watches.take_touched()
     }
 
     fn cached_elsewhere<'a>(

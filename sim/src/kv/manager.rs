@@ -1,7 +1,7 @@
 //! What a request may have: vLLM's `KVCacheManager` for one full-attention group
 //! (v1/core/kv_cache_manager.py, v1/core/single_type_kv_cache_manager.py, 0.32), over any [`Pool`].
 
-use super::{Hit, Pool, TokenSource};
+use super::{Hit, Pool, TokenSource, Touch};
 
 /// The KV side of one request.
 #[derive(Clone, Debug)]
@@ -112,6 +112,33 @@ impl<P: Pool> KvManager<P> {
         true
     }
 
+    /// Gives `holding` the found prefix and blocks for `external` tokens that follow it and are loaded into them;
+    /// `reserved` blocks stay free beside. Nothing is registered before the load is over. `false`, and nothing
+    /// changed, when the free blocks do not suffice.
+    pub fn allocate_for_load(
+        &mut self,
+        holding: &mut Holding<P>,
+        demand: &Demand,
+        external: u32,
+        reserved: u32,
+    ) -> bool {
+        let available = self.pool.free();
+        let whole = if demand.full_sequence { demand.known.min(self.max_model_len) } else { 0 };
+        if self.blocks_needed(holding, whole) + demand.spare_blocks > available {
+            return false;
+        }
+        let slots = (self.hit.blocks * self.block_tokens + external).min(self.max_model_len);
+        if self.blocks_needed(holding, slots) + demand.spare_blocks + reserved > available {
+            return false;
+        }
+        if self.hit.blocks > 0 {
+            self.pool.attach(&mut holding.chain);
+        }
+        holding.registered = Some(self.hit.blocks);
+        self.pool.take(&mut holding.chain, slots.div_ceil(self.block_tokens) - self.hit.blocks);
+        true
+    }
+
     /// Takes `blocks` free blocks for requests that decode in lockstep.
     pub fn reserve(&mut self, blocks: u32) {
         self.pool.reserve(blocks);
@@ -137,6 +164,30 @@ impl<P: Pool> KvManager<P> {
     pub fn release(&mut self, holding: &mut Holding<P>) {
         self.pool.release(&mut holding.chain);
         holding.registered = None;
+    }
+
+    /// Notes from now on who takes blocks `from..to` of a request, as far as they are registered.
+    pub fn watch(&mut self, holding: &Holding<P>, watcher: u32, from: u32, to: u32) {
+        let to = to.min(holding.registered.unwrap_or(0));
+        if from < to {
+            self.pool.watch(&holding.chain, watcher, from, to);
+        }
+    }
+
+    /// Forgets a watcher.
+    pub fn unwatch(&mut self, watcher: u32) {
+        self.pool.unwatch(watcher);
+    }
+
+    /// Whether any block is watched.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.pool.is_watched()
+    }
+
+    /// What was taken or found of the watched blocks since the last call.
+    pub fn touched(&mut self) -> Vec<Touch> {
+        self.pool.touched()
     }
 
     /// Blocks that leave the free queue so that a request can hold `tokens` tokens: new ones, and hit blocks

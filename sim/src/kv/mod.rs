@@ -31,6 +31,17 @@ pub struct Hit {
     pub unreferenced: u32,
 }
 
+/// Watched blocks that somebody took, or found in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touch {
+    /// Who watches them.
+    pub watcher: u32,
+    /// Their first position in the watched chain.
+    pub from: u32,
+    /// The position after their last one. At the ends, more positions of the chain may be named than were watched.
+    pub to: u32,
+}
+
 /// Blocks of KV memory: free, referenced, cached. Semantics are vLLM's `BlockPool` (v1/core/block_pool.py, 0.32).
 ///
 /// Free blocks form one queue in eviction order. A block that is taken loses its contents. Of a released chain,
@@ -83,6 +94,19 @@ pub trait Pool: std::fmt::Debug + Send + Sized {
 
     /// Takes back all blocks of `chain`.
     fn release(&mut self, chain: &mut Self::Chain);
+
+    /// Notes from now on who takes blocks `from..to` of `chain`, all registered, or finds them. A block that was taken
+    /// is not watched any more.
+    fn watch(&mut self, chain: &Self::Chain, watcher: u32, from: u32, to: u32);
+
+    /// Forgets a watcher.
+    fn unwatch(&mut self, watcher: u32);
+
+    /// Whether anything is watched.
+    fn is_watched(&self) -> bool;
+
+    /// What was taken or found of the watched blocks since the last call.
+    fn touched(&mut self) -> Vec<Touch>;
 
     /// How many blocks of `chain` from block `from` on, at most up to block `to`, are cached here or in one of
     /// `others`, without a gap; `chain` belongs to another pool. Changes nothing.

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::chain::{Cursor, ExtentChain, Piece, Text, block_key, identity};
 use super::copies::{Copies, CopyId};
+use super::watches::Watches;
 
 /// Index of a node. 0 is the root of all texts: it has no blocks.
 pub(super) type NodeId = u32;
@@ -60,6 +61,7 @@ pub(super) struct Tree {
     pub(super) copies: Copies,
     /// Blocks of copies that nobody references.
     idle: u32,
+    pub(super) watches: Watches,
 }
 
 impl Tree {
@@ -71,6 +73,7 @@ impl Tree {
             map: FxHashMap::default(),
             copies: Copies::new(),
             idle: 0,
+            watches: Watches::default(),
         }
     }
 
@@ -143,6 +146,9 @@ impl Tree {
                 self.idle -= len;
             }
             self.copies[oldest].refs += 1;
+            if !self.watches.is_empty() {
+                self.watches.touch(oldest, self.node(id).start, self.node(id).end);
+            }
             id = parent;
         }
         chain.node = last;
@@ -232,9 +238,10 @@ impl Tree {
             } else {
                 self.idle += self.node(id).len();
                 self.copies.push_back(copy);
+                let joins = |below| self.watches.agree(copy, self.node(below).oldest);
                 if self.copies[self.node(id).oldest].younger != 0 {
                     below = 0;
-                } else if below != 0 && self.node(id).children == 1 {
+                } else if below != 0 && self.node(id).children == 1 && joins(below) {
                     self.merge(id, below);
                 } else {
                     below = id;
@@ -263,6 +270,17 @@ impl Tree {
         copy
     }
 
+    /// Notes from now on what happens to the copies of blocks `from..to` that `chain` holds.
+    pub(super) fn watch(&mut self, chain: &ExtentChain, watcher: u32, from: u32, to: u32) {
+        let mut id = chain.node;
+        while id != 0 && self.node(id).end > from {
+            if self.node(id).start < to {
+                self.watches.add(self.held_copy(id, chain), watcher);
+            }
+            id = self.node(id).parent;
+        }
+    }
+
     /// Evicts `count` blocks: as many are idle.
     pub(super) fn evict(&mut self, mut count: u32) {
         self.idle -= count;
@@ -272,6 +290,9 @@ impl Tree {
             let (end, len) = (self.node(id).end, self.node(id).len());
             let evicted = count.min(len);
             count -= evicted;
+            if !self.watches.is_empty() {
+                self.watches.touch(copy, end - evicted, end);
+            }
             let sole = self.node(id).oldest == copy && self.copies[copy].younger == 0;
             debug_assert!(!sole || self.node(id).children == 0, "what is cached has no gaps");
             if sole && evicted < len {
@@ -306,6 +327,7 @@ impl Tree {
             self.copies[younger].older = older;
         }
         self.copies.remove(copy);
+        self.watches.remove(copy);
     }
 
     /// The node that ends at block `at`, which lies in node `id` or ends it.
@@ -339,6 +361,7 @@ impl Tree {
             let old = self.copies[copy];
             let new = self.copies.insert(upper, old.refs, old.owner);
             self.append_copy(upper, new);
+            self.watches.inherit(copy, new);
             if old.refs == 0 {
                 self.copies.link_after(copy, new);
             }
@@ -359,7 +382,8 @@ impl Tree {
         while upper != 0 && lower != 0 {
             let (above, below) = (&self.copies[upper], &self.copies[lower]);
             let apart = above.refs == 0 && self.copies.next(lower) != upper;
-            if apart || above.refs != below.refs || above.owner != below.owner {
+            let unlike = above.refs != below.refs || above.owner != below.owner;
+            if apart || unlike || !self.watches.agree(upper, lower) {
                 return;
             }
             (upper, lower) = (above.younger, below.younger);
@@ -391,6 +415,7 @@ impl Tree {
                 self.copies.unlink(oldest);
             }
             self.copies.remove(oldest);
+            self.watches.remove(oldest);
             oldest = copy.younger;
         }
         self.node_mut(parent).children_xor ^= upper ^ lower;
