@@ -295,6 +295,11 @@ impl<P: Pool> Engine<P> {
         }
         entry.admission = self.admissions;
         self.admissions += 1;
+        if ready_tokens + tokens < known
+            && let Some(connector) = &mut self.connector
+        {
+            connector.note_incomplete(slot);
+        }
         let resumed = entry.state == State::Preempted;
         batch.admitted.push(Admission { id: entry.request.id, hit_tokens: ready_tokens, resumed });
         entry.state = State::Running;

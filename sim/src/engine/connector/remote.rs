@@ -197,7 +197,7 @@ impl<P: Pool> Engine<P> {
     /// What the step just formed means for host memory: chunks that it fills are offered, and copies whose source it
     /// overwrites must be over first.
     pub(in crate::engine) fn plan_transfers(&mut self, batch: &mut Batch) {
-        self.track_incomplete(batch);
+        self.note_completed(batch);
         let offload = self.connector.as_mut().and_then(|connector| connector.offload.as_mut());
         let Some(offload) = offload else { return };
         let transfers = &mut batch.transfers;
@@ -215,14 +215,12 @@ impl<P: Pool> Engine<P> {
         gone.into_iter().for_each(|request| self.kv.unwatch(request));
     }
 
-    /// Keeps track of who holds blocks for a part of its tokens only, once `batch` is complete.
-    fn track_incomplete(&mut self, batch: &Batch) {
+    /// Who computes its last known token in `batch` has all its blocks.
+    fn note_completed(&mut self, batch: &Batch) {
         let Some(connector) = &mut self.connector else { return };
         for part in &batch.scheduled {
             if part.samples {
                 connector.note_complete(part.slot);
-            } else {
-                connector.note_incomplete(part.slot);
             }
         }
     }
