@@ -215,7 +215,7 @@ impl<'a, P: Recorded> Player<'a, P> {
         adapters.sort_unstable();
         adapters.dedup();
         let engine = match connector(c) {
-            Some(connector) => engine.connected(connector),
+            Some(connector) => engine.connected(&connector),
             None => engine,
         };
         Self {

@@ -14,3 +14,4 @@ mod router_fixtures;
 mod router_state;
 mod router_state_fixtures;
 mod support;
+mod transfers;

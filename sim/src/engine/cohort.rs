@@ -425,6 +425,9 @@ impl<P: Pool> Engine<P> {
         let Some(head) = arrived.or_else(|| self.waiting.head()) else { return true };
         match blocked {
             Some(Cause::EngineQueueSlots) => true,
+            Some(Cause::EngineQueueKv) if self.connector.as_ref().is_some_and(|known| known.unsettled) => {
+                false
+            }
             Some(Cause::EngineQueueKv) => !self.requests[head as usize].request.prompt.has_answers(),
             _ => false,
         }

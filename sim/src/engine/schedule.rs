@@ -23,6 +23,9 @@ impl<P: Pool> Engine<P> {
     pub fn schedule(&mut self, batch: &mut Batch) {
         batch.clear();
         batch.step = self.formed;
+        if let Some(connector) = &mut self.connector {
+            connector.unsettled = false;
+        }
         let chunk_cap = self.chunk_cap();
         let mut budget = self.config.max_num_batched_tokens;
         if !self.cohort.is_empty() {
@@ -257,12 +260,17 @@ impl<P: Pool> Engine<P> {
         let mut ready_tokens = computed;
         if entry.holds {
             self.kv.no_prefix();
+            // vLLM counts all blocks of a request as new when it is admitted, those included that it has held since
+            // its load began.
+            self.kv.touch(&entry.holding);
         } else {
             ready_tokens = self.kv.find_prefix(&mut entry.holding, known);
-            match self.external(slot, ready_tokens, batch) {
-                External::Tokens(0) => {}
-                External::Tokens(tokens) => {
-                    let started = self.start_load(slot, ready_tokens, tokens, spare_blocks, batch);
+            let external = self.external(slot, ready_tokens, batch);
+            match external {
+                External::Nothing => {}
+                External::Remote(tokens) | External::Host(tokens) => {
+                    let is_remote = matches!(external, External::Remote(_));
+                    let started = self.start_load(slot, ready_tokens, tokens, is_remote, spare_blocks, batch);
                     return if started { Ok(()) } else { Err(Cause::EngineQueueKv) };
                 }
                 External::Unknown => {

@@ -36,7 +36,8 @@ impl LinkSpec {
 
     /// TCP over 100 Gb/s Ethernet. Efficiency and latency are assumptions: no copy-free path to GPU memory, and the
     /// kernel's network stack at both ends.
-    pub const TCP_100G: Self = Self { bandwidth: 12.5e9, efficiency: 0.3, latency: Span::from_nanos(200_000) };
+    pub const TCP_100G: Self =
+        Self { bandwidth: 12.5e9, efficiency: 0.3, latency: Span::from_nanos(200_000) };
 
     /// Bytes per second that it really carries.
     #[must_use]
@@ -102,8 +103,7 @@ impl Fabric {
             self.arriving.insert((now + latency, id), ());
             return id;
         }
-        let flow =
-            Flow { path: path.into(), remaining: bytes as f64, rate: 0.0, sent: Time::NEVER, latency };
+        let flow = Flow { path: path.into(), remaining: bytes as f64, rate: 0.0, sent: Time::NEVER, latency };
         self.flows.insert(id, flow);
         self.share();
         id

@@ -14,6 +14,7 @@
 mod config;
 mod ending;
 mod error;
+pub mod fabric;
 mod live;
 mod routing;
 mod scraping;

@@ -174,6 +174,10 @@ impl Pool for BlockPool {
         }
     }
 
+    fn touch_held(&mut self, chain: &BlockChain) {
+        chain.table.iter().for_each(|&id| self.note_touch(id));
+    }
+
     fn unwatch(&mut self, watcher: u32) {
         self.watched.retain(|_, watchers| {
             watchers.retain(|(other, _)| *other != watcher);

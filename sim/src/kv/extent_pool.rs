@@ -137,6 +137,10 @@ impl Pool for ExtentPool {
         self.tree.watch(chain, watcher, from, to);
     }
 
+    fn touch_held(&mut self, chain: &ExtentChain) {
+        self.tree.touch_held(chain);
+    }
+
     fn unwatch(&mut self, watcher: u32) {
         self.tree.watches.forget(watcher);
     }

@@ -174,6 +174,13 @@ impl<P: Pool> KvManager<P> {
         }
     }
 
+    /// Notes all watched blocks of a request as taken.
+    pub fn touch(&mut self, holding: &Holding<P>) {
+        if self.pool.is_watched() {
+            self.pool.touch_held(&holding.chain);
+        }
+    }
+
     /// Forgets a watcher.
     pub fn unwatch(&mut self, watcher: u32) {
         self.pool.unwatch(watcher);

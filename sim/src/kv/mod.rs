@@ -99,6 +99,9 @@ pub trait Pool: std::fmt::Debug + Send + Sized {
     /// is not watched any more.
     fn watch(&mut self, chain: &Self::Chain, watcher: u32, from: u32, to: u32);
 
+    /// Notes all watched blocks of `chain` as taken.
+    fn touch_held(&mut self, chain: &Self::Chain);
+
     /// Forgets a watcher.
     fn unwatch(&mut self, watcher: u32);
 

@@ -104,13 +104,15 @@ pub(super) struct Connector {
     /// Requests that hold blocks for a part of their known tokens only: prefills in chunks, and loads. A load may not
     /// take the blocks that these still need.
     incomplete: Vec<Slot>,
+    /// Whether something has changed since the last step began to be formed: who was not admitted then may be next time.
+    pub(super) unsettled: bool,
     pub(super) offload: Option<Offload>,
 }
 
 impl Connector {
-    pub(super) fn new(config: ConnectorConfig, block_tokens: u32) -> Self {
+    pub(super) fn new(config: &ConnectorConfig, block_tokens: u32) -> Self {
         let offload = config.offload.clone().map(|offload| Offload::new(offload, block_tokens));
-        Self { role: config.role, incomplete: Vec::new(), offload }
+        Self { role: config.role, incomplete: Vec::new(), unsettled: false, offload }
     }
 
     /// Whether outputs of a preempted request that are still in flight are dropped: a producer must not send KV of a
@@ -123,6 +125,7 @@ impl Connector {
     pub(super) fn note_incomplete(&mut self, slot: Slot) {
         if !self.incomplete.contains(&slot) {
             self.incomplete.push(slot);
+            self.unsettled = true;
         }
     }
 
@@ -130,6 +133,7 @@ impl Connector {
     pub(super) fn note_complete(&mut self, slot: Slot) {
         if let Some(at) = self.incomplete.iter().position(|&other| other == slot) {
             self.incomplete.swap_remove(at);
+            self.unsettled = true;
         }
     }
 

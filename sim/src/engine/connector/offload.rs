@@ -182,7 +182,7 @@ impl Offload {
         // Less than a chunk is not worth a load.
         let full_tokens = tiered.keys.len() as u32 * chunk_tokens;
         if full_tokens < local_tokens + chunk_tokens {
-            return External::Tokens(0);
+            return External::Nothing;
         }
         let start = local_tokens / chunk_tokens;
         let mut hits = 0;
@@ -197,11 +197,11 @@ impl Offload {
         if writing {
             External::Unknown
         } else if tokens < chunk_tokens {
-            External::Tokens(0)
+            External::Nothing
         } else if loading {
             External::Unknown
         } else {
-            External::Tokens(tokens)
+            External::Host(tokens)
         }
     }
 
@@ -339,9 +339,11 @@ impl Offload {
         }
     }
 
-    /// The next request that has ended since the last step: its last offer, and its number if nothing of it is left.
+    /// Makes the last offers of the requests that have ended since the last step; the numbers of those of which then
+    /// nothing is left.
     pub(in crate::engine) fn settle_ended(&mut self, stores: &mut Vec<Copy>, gone: &mut Vec<u32>) {
-        for key in std::mem::take(&mut self.ended) {
+        let ended = std::mem::take(&mut self.ended);
+        for &key in &ended {
             let end = self.requests[key as usize].ended.take().expect("it has ended");
             if let Some(store) = self.offer(key, end.chunks) {
                 if end.touched.iter().any(|&range| overlap(&store.blocks, range)) {
@@ -349,6 +351,8 @@ impl Offload {
                 }
                 stores.push(store);
             }
+        }
+        for key in ended {
             let tiered = &mut self.requests[key as usize];
             tiered.ended = Some(End { settled: true, ..End::default() });
             self.memory.finished(&tiered.keys, &tiered.marks);
@@ -394,9 +398,8 @@ impl Offload {
 
     pub(in crate::engine) fn assert_consistent(&self) {
         self.memory.assert_consistent();
-        for (id, job) in &self.jobs {
-            assert!(self.requests[job.request as usize].jobs.contains(id), "a copy belongs to a request");
-        }
+        let known = |(id, job): (&JobId, &Job)| self.requests[job.request as usize].jobs.contains(id);
+        assert!(self.jobs.iter().all(known), "a copy belongs to a request");
         let jobs: usize = self.requests.iter().map(|(_, tiered)| tiered.jobs.len()).sum();
         assert_eq!(jobs, self.jobs.len(), "a request's copies are under way");
     }

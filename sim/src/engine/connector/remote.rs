@@ -9,8 +9,12 @@ use crate::request::RequestId;
 /// What lies outside the GPU for a request that is about to be admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum External {
-    /// So many tokens after those that are cached here; none when 0.
-    Tokens(u32),
+    /// Nothing.
+    Nothing,
+    /// So many tokens after those that are cached here, in the engine that computed its prompt.
+    Remote(u32),
+    /// So many tokens after those that are cached here, in host memory.
+    Host(u32),
     /// Not known yet: to be asked again in the next step.
     Unknown,
 }
@@ -18,7 +22,7 @@ pub(in crate::engine) enum External {
 impl<P: Pool> Engine<P> {
     /// This engine with a connection to the world outside its GPU.
     #[must_use]
-    pub fn connected(mut self, config: ConnectorConfig) -> Self {
+    pub fn connected(mut self, config: &ConnectorConfig) -> Self {
         self.connector = Some(Connector::new(config, self.config.block_size));
         self
     }
@@ -77,23 +81,25 @@ impl<P: Pool> Engine<P> {
         local_tokens: u32,
         batch: &mut Batch,
     ) -> External {
-        let Some(connector) = &mut self.connector else { return External::Tokens(0) };
+        let Some(connector) = &mut self.connector else { return External::Nothing };
         let entry = &self.requests[slot as usize];
         if entry.request.remote == Some(RemoteKv::Pull) && connector.role.is_some() {
-            return External::Tokens(entry.request.prompt.tokens() - local_tokens);
+            return External::Remote(entry.request.prompt.tokens() - local_tokens);
         }
-        let Some(offload) = &mut connector.offload else { return External::Tokens(0) };
+        let Some(offload) = &mut connector.offload else { return External::Nothing };
         let found = offload.look_up(slot, &entry.request, entry.known(), local_tokens);
         let host_tokens = match found {
-            External::Tokens(tokens) => Some(tokens),
+            External::Host(tokens) => Some(tokens),
             External::Unknown => None,
+            External::Nothing | External::Remote(_) => Some(0),
         };
         batch.transfers.lookups.push(Lookup { id: entry.request.id, gpu_tokens: local_tokens, host_tokens });
         found
     }
 
     /// Gives `slot`, the head of the waiting queue, blocks for the KV that lies outside, `tokens` tokens after the
-    /// `local_tokens` cached ones; it holds them until the KV is there. Whether there were blocks.
+    /// `local_tokens` cached ones, in another engine if it `is_remote`; it holds them until the KV is there. Whether
+    /// there were blocks.
     ///
     /// Blocks that earlier requests still need are left to them.
     pub(in crate::engine) fn start_load(
@@ -101,6 +107,7 @@ impl<P: Pool> Engine<P> {
         slot: Slot,
         local_tokens: u32,
         tokens: u32,
+        is_remote: bool,
         spare_blocks: u32,
         batch: &mut Batch,
     ) -> bool {
@@ -127,8 +134,9 @@ impl<P: Pool> Engine<P> {
         let connector = self.connector.as_mut().expect("only a connector loads");
         connector.note_incomplete(slot);
         let id = entry.request.id;
-        // There is one pull per request: should it be preempted later, its prompt is computed here.
-        if entry.request.remote.take_if(|remote| *remote == RemoteKv::Pull).is_some() {
+        if is_remote {
+            // There is one pull per request: should it be preempted later, its prompt is computed here.
+            entry.request.remote = None;
             batch.transfers.pulls.push(Pull { id, local_tokens, tokens, blocks });
         } else {
             let offload = connector.offload.as_mut().expect("what is not pulled lies in host memory");
@@ -165,8 +173,10 @@ impl<P: Pool> Engine<P> {
     /// # Panics
     /// When no such copy is under way.
     pub fn job_done(&mut self, job: JobId) {
-        let offload = self.connector.as_mut().and_then(|connector| connector.offload.as_mut());
-        let (landed, gone) = offload.expect("an engine with host memory").job_done(job);
+        let connector = self.connector.as_mut().expect("an engine with a connector");
+        connector.unsettled = true;
+        let offload = connector.offload.as_mut().expect("an engine with host memory");
+        let (landed, gone) = offload.job_done(job);
         if let Some(slot) = landed {
             self.kv_recv_done(Handle(slot));
         }
@@ -209,10 +219,14 @@ impl<P: Pool> Engine<P> {
             let progress = progress(&self.kv, entry);
             transfers.stores.extend(offload.offer_filled(part.slot, &entry.request, progress));
         }
+        let ended = offload.has_ended();
         let mut gone = Vec::new();
         offload.settle_ended(&mut transfers.stores, &mut gone);
         offload.take_effects(&mut transfers.flush, &mut transfers.evicted);
         gone.into_iter().for_each(|request| self.kv.unwatch(request));
+        if let Some(connector) = &mut self.connector {
+            connector.unsettled |= ended || !transfers.stores.is_empty();
+        }
     }
 
     /// Who computes its last known token in `batch` has all its blocks.

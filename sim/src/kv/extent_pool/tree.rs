@@ -281,6 +281,16 @@ impl Tree {
         }
     }
 
+    /// Notes all watched blocks of `chain` as taken.
+    pub(super) fn touch_held(&mut self, chain: &ExtentChain) {
+        let mut id = chain.node;
+        while id != 0 {
+            let copy = self.held_copy(id, chain);
+            self.watches.touch(copy, self.node(id).start, self.node(id).end);
+            id = self.node(id).parent;
+        }
+    }
+
     /// Evicts `count` blocks: as many are idle.
     pub(super) fn evict(&mut self, mut count: u32) {
         self.idle -= count;
