@@ -423,11 +423,10 @@ impl<P: Pool> Engine<P> {
         }
         let arrived = self.holding.iter().find(|&slot| state(slot) != State::Loading);
         let Some(head) = arrived.or_else(|| self.waiting.head()) else { return true };
+        let may_admit = |connector: &Connector| connector.may_admit_next(self.config.reserve_full_isl);
         match blocked {
             Some(Cause::EngineQueueSlots) => true,
-            Some(Cause::EngineQueueKv) if self.connector.as_ref().is_some_and(|known| known.unsettled) => {
-                false
-            }
+            Some(Cause::EngineQueueKv) if self.connector.as_ref().is_some_and(may_admit) => false,
             Some(Cause::EngineQueueKv) => !self.requests[head as usize].request.prompt.has_answers(),
             _ => false,
         }

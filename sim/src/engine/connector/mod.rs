@@ -137,6 +137,16 @@ impl Connector {
         }
     }
 
+    /// Whether a request that lacked blocks when the last step was formed may be admitted by the next one although
+    /// free blocks only become fewer.
+    ///
+    /// As its hits on the GPU are evicted, it may load what it meant to compute, or the reverse. Both need room for the
+    /// whole prompt if that is asked for; a load also leaves what others still need.
+    pub(super) fn may_admit_next(&self, reserve_full_isl: bool) -> bool {
+        let may_switch = self.offload.is_some() && (!reserve_full_isl || !self.incomplete.is_empty());
+        self.unsettled || may_switch
+    }
+
     /// Whether the next step has something to do here, whatever it computes.
     pub(super) fn has_ended(&self) -> bool {
         self.offload.as_ref().is_some_and(Offload::has_ended)
