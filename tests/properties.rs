@@ -29,7 +29,7 @@ use proptest::test_runner::{RngSeed, TestRunner};
 use crate::harness::{Line, Linear, Run, Script, Steeper, at, ns, play, request};
 
 /// So many cases from a fixed seed, unless the environment says otherwise.
-fn cases(cases: u32) -> ProptestConfig {
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
     let asked = ProptestConfig::default();
     let drawn = |name| std::env::var_os(name).is_some();
     ProptestConfig {

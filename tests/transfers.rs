@@ -19,6 +19,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::harness::roomy_engine;
+use crate::properties::cases;
 
 /// A request, and what becomes of it outside the engine.
 #[derive(Clone, Debug)]
@@ -376,7 +377,7 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(1500))]
 
     #[test]
     fn with_transfers_both_forms_do_the_same_and_everybody_is_served(
