@@ -334,6 +334,7 @@ fn closed_form() -> ClosedForm {
         gpu: catalog::gpu("h100-sxm").expect("in the catalog"),
         model: catalog::model("meta-llama/Llama-3.1-8B").expect("in the catalog"),
         tensor_parallel: 1,
+        kv_element_bytes: 2,
         max_num_seqs: engine.max_num_seqs,
         max_num_batched_tokens: engine.max_num_batched_tokens,
         cpu_per_step: CPU_PER_STEP,

@@ -3,6 +3,7 @@
 mod calibrate;
 mod catalog;
 mod compare;
+mod explain;
 mod output;
 mod progress;
 mod scenario;
@@ -39,6 +40,8 @@ enum Command {
     Calibrate(calibrate::Args),
     /// What can a scenario name? GPUs, models, workload presets, routing policies.
     Catalog(catalog::Args),
+    /// Where does a figure come from? One step's time, op by op.
+    Explain(explain::Args),
     /// The JSON Schema of a file format.
     Schema(schema::Args),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Catalog(args) => catalog::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),
     });
     match result {

@@ -158,6 +158,7 @@ fn an_unknown_name_is_told_the_nearest_known_one() {
         ("pools: [{gpu: h100-smx}]", &["pools.0", "did you mean `h100-sxm`?"]),
         ("router: {preset: round-robbin}", &["did you mean `round-robin`?"]),
         ("dtype: fp9", &["2:8", "`fp9`", "bf16"]),
+        ("kv_cache_dtype: fp4", &["`fp4`", "auto"]),
         ("engine: {scheduling_policy: lifo}", &["`lifo`", "fcfs, priority"]),
         (
             "cost: {gpu_hour_usd: {h100-smx: 2, h100-sxm: 1}}",
@@ -183,12 +184,14 @@ fn what_is_published_but_not_modelled_says_so() {
         ("cache: warm", &["`cache`", not_modelled]),
         ("lora: {adapters: 64}", &["`lora`", not_modelled]),
         ("autoscaling: {}", &["`autoscaling`", not_modelled]),
-        ("kv_cache_dtype: fp8", &["`kv_cache_dtype`", not_modelled]),
         ("router: {epp: epp.yaml}", &["`epp`", not_modelled]),
         ("run: {replications: 0}", &["`run.replications` is 0", "from 1 to 1000"]),
         ("pools: [{role: prefill}]", &["pools.0", "role: both", "not modelled"]),
         ("pools: [{role: decode}]", &["pools.0", "role: both", "not modelled"]),
-        ("dtype: fp8", &["bf16"]),
+        (
+            "engine: {enable_expert_parallel: true}",
+            &["`enable_expert_parallel` is not modelled", "remove it"],
+        ),
     ]);
 }
 
@@ -202,6 +205,7 @@ fn a_fleet_that_could_not_exist_is_refused_with_one_that_could() {
                 "exceed",
                 "GiB that vLLM may use by",
                 "it fits with `tensor_parallel: 2`",
+                "or with `dtype: w4a16`",
             ],
         ),
         ("engine: {gpu_memory_utilization: 0.01}", &["does not fit", "no tensor_parallel"]),
@@ -469,7 +473,10 @@ fn files_that_cannot_be_read_are_named() {
         ("[]", &["config.json"]),
         ("{}", &["config.json"]),
         ("{\"hidden_size\": -1}", &["config.json"]),
-        ("{\"architectures\": [\"MambaForCausalLM\"], \"model_type\": \"mamba\"}", &["config.json"]),
+        (
+            "{\"architectures\": [\"MambaForCausalLM\"], \"model_type\": \"mamba\"}",
+            &["config.json", "`model_type: mamba`", "llama"],
+        ),
     ] {
         folder.write("config.json", config);
         refused(&folder, &["scenario.yaml", "--model", "config.json"], parts);

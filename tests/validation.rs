@@ -6,6 +6,7 @@
 mod golden;
 mod router;
 mod router_state;
+mod static_times;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ fn main() {
             .flat_map(|kind| router_trials(&shared.join("golden/router"), kind)),
     );
     trials.extend(routers(&shared.join("golden/router")));
+    trials.extend(static_times::trials(&shared));
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 

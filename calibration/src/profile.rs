@@ -135,7 +135,7 @@ impl Profile {
     /// When the profile is of something else, or its tables are not times that rise.
     pub fn kernels(&self, gpu: &Gpu, model: &Model, tensor_parallel: u32) -> Result<Kernels, String> {
         self.check_match(gpu, model, tensor_parallel)?;
-        let layers = f64::from(model.config.num_hidden_layers);
+        let layers = f64::from(model.shape.layers);
         let mut by_tokens = curves(&self.per_layer, layers)?;
         by_tokens.extend(curves(&self.per_step, 1.0)?);
         if let Some(moe) = &self.moe {
@@ -195,7 +195,7 @@ fn curves(ops: &[Op], times: f64) -> Result<Vec<(f64, Curve)>, String> {
 /// One all-reduce of the residual stream over `2 (n - 1) / n` times its bytes, two bytes an element.
 fn all_reduce(figures: &AllReduce, model: &Model) -> Result<Curve, String> {
     let gpus = f64::from(figures.gpus);
-    let token_bytes = f64::from(model.config.hidden_size) * 2.0 * 2.0 * (gpus - 1.0) / gpus;
+    let token_bytes = f64::from(model.shape.hidden) * 2.0 * 2.0 * (gpus - 1.0) / gpus;
     let us =
         |tokens: u32| figures.launch_us + f64::from(tokens) * token_bytes / figures.bus_bytes_per_s * 1e6;
     Curve::new(vec![1, 1 << 20], vec![us(1), us(1 << 20)])

@@ -2,33 +2,30 @@
 //! and impossible hardware refused with the mend.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use forerun_policies::{PRESETS, Preset};
 use forerun_reports::slo::Slo;
-use forerun_sim::catalog::{self, Gpu, Model};
+use forerun_reports::summary::CostModelSource;
+use forerun_sim::catalog::{Gpu, Model};
 use forerun_sim::cost::closed_form::{CPU_PER_REQUEST, CPU_PER_STEP, ClosedForm, ClosedFormInput};
 use forerun_sim::cost::tables::Limits;
 use forerun_sim::engine::config::{EngineConfig, Policy, batch_defaults};
 pub use forerun_sim::fleet::KvForm;
 use forerun_sim::fleet::{Client, FleetConfig, Overhead, PoolConfig};
-use forerun_sim::kv::sizing::{GPU_MEMORY_UTILIZATION, KvSizing, SizingInput};
+use forerun_sim::kv::sizing::{GPU_MEMORY_UTILIZATION, SizingInput};
 use forerun_sim::time::{Span, Time};
 use forerun_workloads::open::{Workload, open};
 use forerun_workloads::units::Duration;
 
 use crate::error::{InputError, hint};
+use crate::hardware::{
+    self, DEFAULT_GPU, DEFAULT_MODEL, check_split, find_gpu, find_model, kv_element_bytes, sized_blocks,
+};
 use crate::profile::{self, StepCost};
 use crate::scenario::read::Loaded;
-use crate::scenario::{
-    Dtype, EngineArgs, GpuPrice, OverheadSpec, PoolSpec, Role, Scenario, SchedulingPolicy,
-};
-
-/// Model and GPU of a scenario that names none.
-const DEFAULT_MODEL: &str = "meta-llama/Llama-3.1-8B";
-const DEFAULT_GPU: &str = "h100-sxm";
+use crate::scenario::{EngineArgs, OverheadSpec, PoolSpec, Role, Scenario, SchedulingPolicy};
 
 /// Default overheads; see [`OverheadSpec`] for where they come from.
 const GATEWAY: Span = Span::from_millis(2);
@@ -44,9 +41,6 @@ pub const REPLICATIONS_MAX: u32 = 1000;
 
 /// Step times are tabulated by the tokens of a batch: no GPU computes a million in a step.
 const BATCH_TOKENS_MAX: u32 = 1 << 20;
-
-/// Bytes of a bf16 or fp16 element.
-const ELEMENT_BYTES: u32 = 2;
 
 /// Everything that a run needs.
 #[derive(Debug)]
@@ -65,6 +59,10 @@ pub struct Assembled {
     pub replications: Option<u32>,
     /// US dollars per GPU hour by pool.
     pub gpu_hour_usd: Option<BTreeMap<String, f64>>,
+    /// Where the prices come from, when the scenario does not say them.
+    pub price_source: Option<String>,
+    /// Where each pool's step times come from.
+    pub cost_models: Vec<CostModelSource>,
     /// What is simulated, in words.
     pub about: Vec<String>,
     /// What a reader should know before trusting the figures.
@@ -94,11 +92,11 @@ impl Assembled {
 pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     let scenario = &loaded.scenario;
     let in_file = |error: InputError| error.at(&loaded.name);
-    check_dtype(scenario.dtype.unwrap_or_default()).map_err(in_file)?;
     let slo = scenario.slo.clone().unwrap_or_default().resolve().map_err(in_file)?;
     let router = router(scenario).map_err(in_file)?;
     let pools = pools(scenario, &loaded.base).map_err(in_file)?;
-    let gpu_hour_usd = prices(scenario, &pools).map_err(in_file)?;
+    let priced: Vec<_> = pools.iter().map(ResolvedPool::priced).collect();
+    let prices = hardware::prices(scenario, &priced).map_err(in_file)?;
     let run = scenario.run.clone().unwrap_or_default();
     let replications = run.replications;
     if replications.is_some_and(|count| !(1..=REPLICATIONS_MAX).contains(&count)) {
@@ -137,8 +135,14 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     about.extend(pools.iter().map(|pool| pool.step_cost.trust.clone()));
     about.dedup();
     let mut warnings = workload.warnings.clone();
-    warnings.extend(pools.iter().flat_map(|pool| pool.step_cost.warnings.clone()));
-    warnings.dedup();
+    for pool in &pools {
+        let own = pool.step_cost.warnings.iter().cloned();
+        for warning in own.chain(hardware::warnings(pool.gpu, &pool.model)) {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+    }
     Ok(Assembled {
         fleet,
         router,
@@ -146,19 +150,12 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
         slo,
         seed: run.seed.unwrap_or(1),
         replications,
-        gpu_hour_usd,
+        gpu_hour_usd: prices.by_pool,
+        price_source: prices.source,
+        cost_models: pools.iter().map(ResolvedPool::cost_model_source).collect(),
         about,
         warnings,
     })
-}
-
-fn check_dtype(dtype: Dtype) -> Result<(), InputError> {
-    match dtype {
-        Dtype::Bf16 | Dtype::Fp16 => Ok(()),
-        Dtype::Fp8 | Dtype::Mxfp4 | Dtype::W4a16 | Dtype::W8a8 => {
-            Err(InputError::new("this version models weights in bf16 and fp16 only: set `dtype: bf16`"))
-        }
-    }
 }
 
 fn router(scenario: &Scenario) -> Result<Preset, InputError> {
@@ -225,6 +222,20 @@ impl ResolvedPool {
             tokens / 1000
         )
     }
+
+    fn priced(&self) -> hardware::PricedPool<'_> {
+        (&self.config.name, &self.gpu_name, self.gpu)
+    }
+
+    fn cost_model_source(&self) -> CostModelSource {
+        CostModelSource {
+            pool: self.config.name.clone(),
+            gpu: self.gpu.name.clone(),
+            model: self.model.name.clone(),
+            grade: self.step_cost.grade.clone(),
+            source: self.step_cost.source.clone(),
+        }
+    }
 }
 
 fn pools(scenario: &Scenario, base: &Path) -> Result<Vec<ResolvedPool>, InputError> {
@@ -276,25 +287,16 @@ fn resolve_pool(
         return Err(InputError::new("`replicas` is 0: nothing could serve a request; set at least 1"));
     }
     let gpu_name = spec.gpu.as_deref().unwrap_or(DEFAULT_GPU);
-    let gpu = find_gpu(gpu_name)?;
-    let model =
-        find_model(spec.model.as_deref().or(scenario.model.as_deref()).unwrap_or(DEFAULT_MODEL), base)?;
-    let tensor_parallel = spec.tensor_parallel.unwrap_or(1);
-    check_split(tensor_parallel, gpu, &model)?;
-    let args = spec.engine.clone().unwrap_or_default().or(&scenario.engine.clone().unwrap_or_default());
+    let hardware = Hardware::new(scenario, spec, base)?;
     let overhead = scenario.overhead.clone().unwrap_or_default();
-    let engine = engine_config(&args, gpu, &model, tensor_parallel)?;
-    let limits = Limits {
-        max_num_seqs: engine.max_num_seqs,
-        max_num_batched_tokens: engine.max_num_batched_tokens,
-        max_model_len: engine.max_model_len,
-        cpu_per_step: overhead.engine_per_step.map_or(CPU_PER_STEP, |duration| duration.0),
-        cpu_per_request: overhead.engine_per_request.map_or(CPU_PER_REQUEST, |duration| duration.0),
-    };
+    let args = spec.engine.clone().unwrap_or_default().or(&scenario.engine.clone().unwrap_or_default());
+    let engine = engine_config(&args, &hardware)?;
+    let limits = limits(&engine, &overhead);
     let step_cost = match spec.profile.as_ref().or(scenario.profile.as_ref()) {
-        Some(path) => profile::cost(&base.join(path), gpu, &model, tensor_parallel, &limits)?,
-        None => closed_form(gpu, &model, tensor_parallel, &limits)?,
+        Some(path) => hardware.profile(&base.join(path), &limits)?,
+        None => hardware.closed_form_cost(&limits)?,
     };
+    let Hardware { gpu, model, tensor_parallel, .. } = hardware;
     let default_name = if index == 0 { "pool".to_owned() } else { format!("pool{}", index + 1) };
     if let Some(name) = &spec.name {
         check_name(name)?;
@@ -311,46 +313,65 @@ fn resolve_pool(
     Ok(ResolvedPool { config, gpu, gpu_name: gpu_name.to_owned(), model, step_cost })
 }
 
-/// Step times from the catalog's closed forms.
-fn closed_form(
-    gpu: &Gpu,
-    model: &Model,
-    tensor_parallel: u32,
-    limits: &Limits,
-) -> Result<StepCost, InputError> {
-    let cost = ClosedForm::new(&ClosedFormInput {
-        gpu,
-        model,
-        tensor_parallel,
-        max_num_seqs: limits.max_num_seqs,
-        max_num_batched_tokens: limits.max_num_batched_tokens,
-        cpu_per_step: limits.cpu_per_step,
-        cpu_per_request: limits.cpu_per_request,
-    });
-    let trust = format!("step times: closed forms, grade \"{}\" for {}", gpu.grade, gpu.name);
-    Ok(StepCost { cost: Arc::new(cost.map_err(InputError::new)?), trust, warnings: Vec::new() })
-}
-
-/// A model is split by its attention heads, over as many GPUs as there are figures for.
-fn check_split(tensor_parallel: u32, gpu: &Gpu, model: &Model) -> Result<(), InputError> {
-    let heads = model.config.num_attention_heads;
-    let mut possible = splits(gpu, heads);
-    if possible.any(|gpus| gpus == tensor_parallel) {
-        return Ok(());
+/// What the engine and the overheads say of step times.
+pub(crate) fn limits(engine: &EngineConfig, overhead: &OverheadSpec) -> Limits {
+    Limits {
+        max_num_seqs: engine.max_num_seqs,
+        max_num_batched_tokens: engine.max_num_batched_tokens,
+        max_model_len: engine.max_model_len,
+        cpu_per_step: overhead.engine_per_step.map_or(CPU_PER_STEP, |duration| duration.0),
+        cpu_per_request: overhead.engine_per_request.map_or(CPU_PER_REQUEST, |duration| duration.0),
     }
-    let possible: Vec<_> = splits(gpu, heads).map(|gpus| gpus.to_string()).collect();
-    Err(InputError::new(format!(
-        "`tensor_parallel: {tensor_parallel}` is not possible for {} ({heads} attention heads) on {}: use one of {}",
-        model.name,
-        gpu.name,
-        possible.join(", ")
-    )))
 }
 
-/// The numbers of GPUs over which `heads` can be split.
-fn splits(gpu: &Gpu, heads: u32) -> impl Iterator<Item = u32> {
-    let several = gpu.all_reduce.iter().map(|entry| entry.gpus).filter(|&gpus| gpus > 1);
-    std::iter::once(1).chain(several).filter(move |&gpus| heads.is_multiple_of(gpus))
+/// What one replica of a pool runs on.
+pub(crate) struct Hardware {
+    pub(crate) gpu: &'static Gpu,
+    pub(crate) model: Model,
+    pub(crate) tensor_parallel: u32,
+    pub(crate) kv_element_bytes: u32,
+}
+
+impl Hardware {
+    pub(crate) fn new(scenario: &Scenario, spec: &PoolSpec, base: &Path) -> Result<Self, InputError> {
+        let gpu = find_gpu(spec.gpu.as_deref().unwrap_or(DEFAULT_GPU))?;
+        let name = spec.model.as_deref().or(scenario.model.as_deref()).unwrap_or(DEFAULT_MODEL);
+        let model = find_model(name, base, scenario.dtype)?;
+        let tensor_parallel = spec.tensor_parallel.unwrap_or(1);
+        check_split(tensor_parallel, gpu, &model)?;
+        Ok(Self { gpu, model, tensor_parallel, kv_element_bytes: kv_element_bytes(scenario.kv_cache_dtype) })
+    }
+
+    /// The catalog's closed forms.
+    pub(crate) fn closed_form(&self, limits: &Limits) -> Result<ClosedForm, InputError> {
+        ClosedForm::new(&ClosedFormInput {
+            gpu: self.gpu,
+            model: &self.model,
+            tensor_parallel: self.tensor_parallel,
+            kv_element_bytes: self.kv_element_bytes,
+            max_num_seqs: limits.max_num_seqs,
+            max_num_batched_tokens: limits.max_num_batched_tokens,
+            cpu_per_step: limits.cpu_per_step,
+            cpu_per_request: limits.cpu_per_request,
+        })
+        .map_err(InputError::new)
+    }
+
+    /// Step times from the catalog's closed forms.
+    fn closed_form_cost(&self, limits: &Limits) -> Result<StepCost, InputError> {
+        Ok(StepCost {
+            cost: Arc::new(self.closed_form(limits)?),
+            trust: format!("step times: closed forms, grade \"{}\" for {}", self.gpu.grade, self.gpu.name),
+            grade: self.gpu.grade.to_string(),
+            source: format!("closed forms; {}", self.gpu.kernel_source),
+            warnings: hardware::grade_warning(self.gpu).into_iter().collect(),
+        })
+    }
+
+    /// Step times from a profile of measured kernels.
+    fn profile(&self, path: &Path, limits: &Limits) -> Result<StepCost, InputError> {
+        profile::cost(path, self.gpu, &self.model, self.tensor_parallel, limits)
+    }
 }
 
 /// Replicas are called after their pool, in tables and CSV files.
@@ -363,47 +384,15 @@ fn check_name(name: &str) -> Result<(), InputError> {
     Ok(())
 }
 
-fn find_gpu(name: &str) -> Result<&'static Gpu, InputError> {
-    catalog::gpu(name).ok_or_else(|| {
-        let known = catalog::gpus().iter().map(|gpu| gpu.name.as_str());
-        let list = known.clone().collect::<Vec<_>>().join(", ");
-        InputError::new(format!("`gpu: {name}` is not in the catalog{}; known: {list}", hint(name, known)))
-    })
-}
-
-/// A model of the catalog, or the config.json at `base`/`name`.
-fn find_model(name: &str, base: &Path) -> Result<Model, InputError> {
-    if let Some(model) = catalog::model(name) {
-        return Ok(model.clone());
-    }
-    let path = base.join(name);
-    if !name.ends_with(".json") && !path.is_file() {
-        let known = catalog::models()
-            .iter()
-            .flat_map(|m| std::iter::once(&m.name).chain(&m.aliases))
-            .map(String::as_str);
-        return Err(InputError::new(format!(
-            "`model: {name}` is not in the catalog{}; `forerun catalog` lists what is, and the path of a Hugging Face config.json works too",
-            hint(name, known)
-        )));
-    }
-    let wrong = |why: String| InputError::new(format!("model {}: {why}", path.display()));
-    let size = fs::metadata(&path).map_err(|e| wrong(e.to_string()))?.len();
-    if size > 1 << 20 {
-        return Err(wrong(format!("has {size} bytes: a config.json has at most 1 MiB")));
-    }
-    let json = fs::read_to_string(&path).map_err(|e| wrong(e.to_string()))?;
-    Model::from_hf_config(name, &json).map_err(|e| wrong(e.to_string()))
-}
-
 /// vLLM's arguments, completed by its defaults for this GPU and model.
-fn engine_config(
-    args: &EngineArgs,
-    gpu: &Gpu,
-    model: &Model,
-    tensor_parallel: u32,
-) -> Result<EngineConfig, InputError> {
-    let max_model_len = args.max_model_len.unwrap_or(model.config.max_position_embeddings);
+pub(crate) fn engine_config(args: &EngineArgs, hardware: &Hardware) -> Result<EngineConfig, InputError> {
+    let Hardware { gpu, model, tensor_parallel, kv_element_bytes } = hardware;
+    if args.enable_expert_parallel == Some(true) {
+        return Err(InputError::new(
+            "`enable_expert_parallel` is not modelled: remove it; `tensor_parallel` splits every expert",
+        ));
+    }
+    let max_model_len = args.max_model_len.unwrap_or(model.shape.max_model_len);
     if max_model_len == 0 {
         return Err(InputError::new("`max_model_len` is 0: no request would fit; it must be at least 1"));
     }
@@ -423,13 +412,13 @@ fn engine_config(
     let input = SizingInput {
         gpu,
         model,
-        tensor_parallel,
+        tensor_parallel: *tensor_parallel,
         gpu_memory_utilization: utilization,
-        weight_bytes: ELEMENT_BYTES,
-        kv_element_bytes: ELEMENT_BYTES,
+        kv_element_bytes: *kv_element_bytes,
         block_size,
         max_num_batched_tokens,
         max_num_seqs,
+        max_model_len,
     };
     let num_gpu_blocks = match args.num_gpu_blocks {
         Some(blocks) => blocks,
@@ -465,62 +454,4 @@ fn engine_config(
     }
     config.check().map_err(InputError::new)?;
     Ok(config)
-}
-
-/// KV blocks by the sizing formula; when the model does not fit, by how much and what would.
-fn sized_blocks(input: &SizingInput<'_>) -> Result<u32, InputError> {
-    let sizing = KvSizing::new(input);
-    if sizing.num_blocks > 1 {
-        return Ok(sizing.num_blocks);
-    }
-    let mut splits = splits(input.gpu, input.model.config.num_attention_heads);
-    let fits = splits
-        .find(|&tensor_parallel| KvSizing::new(&SizingInput { tensor_parallel, ..*input }).num_blocks > 1);
-    let mend = fits.map_or_else(
-        || "no tensor_parallel of this GPU's catalog entry is enough".to_owned(),
-        |tp| format!("it fits with `tensor_parallel: {tp}`"),
-    );
-    Err(InputError::new(format!(
-        "{} does not fit {} with tensor_parallel {}: weights {:.1} GiB, activations {:.1} GiB and {:.2} GiB beside them exceed the {:.1} GiB that vLLM may use by {:.1} GiB; {mend}",
-        input.model.name,
-        input.gpu.name,
-        input.tensor_parallel,
-        sizing.weights_gib,
-        sizing.activation_gib,
-        sizing.non_torch_gib,
-        sizing.requested_gib,
-        -sizing.free_gib(),
-    )))
-}
-
-/// US dollars per GPU hour of each pool.
-fn prices(scenario: &Scenario, pools: &[ResolvedPool]) -> Result<Option<BTreeMap<String, f64>>, InputError> {
-    let Some(cost) = &scenario.cost else { return Ok(None) };
-    if let GpuPrice::ByGpu(by_gpu) = &cost.gpu_hour_usd {
-        for name in by_gpu.keys() {
-            find_gpu(name).map_err(|e| e.at("cost.gpu_hour_usd"))?;
-        }
-    }
-    let mut prices = BTreeMap::new();
-    for pool in pools {
-        let price = match &cost.gpu_hour_usd {
-            GpuPrice::Same(price) => *price,
-            GpuPrice::ByGpu(by_gpu) => {
-                let own = by_gpu.iter().find(|(name, _)| **name == pool.gpu_name || **name == pool.gpu.name);
-                *own.map(|(_, price)| price).ok_or_else(|| {
-                    InputError::new(format!(
-                        "`cost.gpu_hour_usd` has no price for {}: add one",
-                        pool.gpu.name
-                    ))
-                })?
-            }
-        };
-        if !(price >= 0.0 && price.is_finite()) {
-            return Err(InputError::new(format!(
-                "`cost.gpu_hour_usd` is {price}: a price is a number from 0 up"
-            )));
-        }
-        prices.insert(pool.config.name.clone(), price);
-    }
-    Ok(Some(prices))
 }

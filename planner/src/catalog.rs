@@ -24,15 +24,17 @@ pub fn document() -> Result<Document, Error> {
             Cell::number(Some(gpu.memory_gib), "GiB"),
             Cell::number(Some(gpu.memory_bytes_per_s / 1e12), "TB/s"),
             Cell::number(Some(gpu.peak_bf16_flops / 1e12), "TFLOP/s"),
-            Cell::text(&gpu.grade),
+            Cell::number(gpu.price.as_ref().map(|price| price.usd_per_gpu_hour), "USD"),
+            Cell::text(gpu.grade.to_string()),
         ]
     });
     let model_rows = models().iter().map(|model| {
         vec![
             Cell::text(&model.name),
             Cell::number(Some(model.parameters() as f64 / 1e9), "B"),
+            Cell::number(Some(model.weight_bytes() / f64::from(1 << 30)), "GiB"),
             Cell::number(Some(model.kv_bytes_per_token(1, 2) as f64 / 1024.0), "KiB"),
-            Cell::count(u64::from(model.config.max_position_embeddings), ""),
+            Cell::count(u64::from(model.shape.max_model_len), ""),
         ]
     });
     let preset_rows = presets()?.into_iter().map(|preset| named(preset.name, &preset.about));
@@ -41,8 +43,8 @@ pub fn document() -> Result<Document, Error> {
         title: "Catalog".into(),
         subtitle: "names for `gpu`, `model`, `workload.preset` and `router.preset`; --format json has every constant's source".into(),
         blocks: vec![
-            table("GPUs", &["", "memory", "bandwidth", "bf16 peak", "grade"], gpu_rows.collect()),
-            table("Models", &["", "parameters", "KV per token", "longest"], model_rows.collect()),
+            table("GPUs", &["", "memory", "bandwidth", "bf16 peak", "list price/h", "grade"], gpu_rows.collect()),
+            table("Models", &["", "parameters", "weights", "KV per token", "longest"], model_rows.collect()),
             Block::Heading("Workload presets".into()),
             Block::KeyValues(preset_rows.collect()),
             Block::Heading("Routing policies".into()),
@@ -56,19 +58,15 @@ pub fn document() -> Result<Document, Error> {
 /// # Errors
 /// When a preset is broken, which is a bug.
 pub fn json() -> Result<Value, Error> {
-    let gpus = gpus().iter().map(|gpu| {
-        json!({
-            "name": gpu.name, "aliases": gpu.aliases, "title": gpu.title, "grade": gpu.grade,
-            "memory_gib": gpu.memory_gib, "memory_source": gpu.memory_source,
-            "peak_bf16_flops": gpu.peak_bf16_flops, "memory_bytes_per_s": gpu.memory_bytes_per_s,
-            "peak_source": gpu.peak_source, "kernel_source": gpu.kernel_source,
-        })
-    });
+    let gpus = gpus();
     let models = models().iter().map(|model| {
         json!({
             "name": model.name, "aliases": model.aliases, "title": model.title, "source": model.source,
             "parameters": model.parameters(), "kv_bytes_per_token": model.kv_bytes_per_token(1, 2),
-            "max_model_len": model.config.max_position_embeddings,
+            "max_model_len": model.shape.max_model_len, "weight_bytes": model.weight_bytes(),
+            "weights": {
+                "linear": model.shape.weights.linear.to_string(), "experts": model.shape.weights.experts.to_string(),
+            },
         })
     });
     let presets = presets()?
@@ -77,7 +75,7 @@ pub fn json() -> Result<Value, Error> {
     let policies = PRESETS.iter().map(|preset| json!({"name": preset.name, "about": preset.about}));
     Ok(json!({
         "schema": "forerun/catalog/v1",
-        "gpus": gpus.collect::<Vec<_>>(),
+        "gpus": gpus,
         "models": models.collect::<Vec<_>>(),
         "presets": presets.collect::<Vec<_>>(),
         "policies": policies.collect::<Vec<_>>(),

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | YAML, flags and `--set` to a [`scenario::Scenario`] | `scenario/read`, `scenario/overrides` |
 //! | names and defaults to a fleet that could exist | `assemble` |
+//! | GPU, model, types; what fits, what it costs | `hardware` |
 //! | one run to a summary and an outcomes file | `simulate` |
 //! | measured tables to a profile, a profile to a cost model | `calibrate`, `profile` |
 //! | many runs at once, and replications of one scenario | `replicate` |
 //! | variants on the same traffic, held against each other | `compare` |
+//! | one step's time, op by op | `explain` |
 //! | what scenarios can name | `catalog` |
 
 pub mod assemble;
@@ -15,6 +17,9 @@ pub mod calibrate;
 pub mod catalog;
 pub mod compare;
 pub mod error;
+pub mod explain;
+mod forms;
+mod hardware;
 mod output;
 mod profile;
 pub mod replicate;

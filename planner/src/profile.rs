@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 use forerun_calibration::profile::Profile;
-use forerun_sim::catalog::{Gpu, Model};
+use forerun_sim::catalog::{Gpu, Grade, Model};
 use forerun_sim::cost::tables::{Limits, TableCost};
 use forerun_sim::cost::{CostModel, StepShape};
 use forerun_sim::time::Span;
@@ -26,6 +26,10 @@ pub(crate) struct StepCost {
     pub(crate) cost: Arc<dyn CostModel>,
     /// How far to trust it, in words.
     pub(crate) trust: String,
+    /// The same in a word.
+    pub(crate) grade: String,
+    /// Where it comes from.
+    pub(crate) source: String,
     /// What a reader should know before trusting the figures.
     pub(crate) warnings: Vec<String>,
 }
@@ -53,6 +57,8 @@ pub(crate) fn cost(
     }
     Ok(StepCost {
         warnings: beyond.iter().map(|beyond| format!("profile of {}: {beyond}", profile.gpu)).collect(),
+        grade: Grade::Tables.to_string(),
+        source: format!("{} ({}), measured under {}", path.display(), profile.grade, profile.engine),
         trust: format!(
             "step times: {}, {}, {} on {} TP {}",
             profile.grade, profile.engine, profile.model, profile.gpu, profile.tensor_parallel

@@ -82,6 +82,8 @@ pub(crate) fn run_once(
         wall_s: Some(started.elapsed().as_secs_f64()),
     };
     let mut summary = collector.finish(&totals, source.labels(), context);
+    summary.cost.price_source.clone_from(&assembled.price_source);
+    summary.cost_model.clone_from(&assembled.cost_models);
     if summary.requests.arrived == 0 {
         let why = "every request arrived within the warm-up, so nothing was measured: shorten `run.warm_up`";
         summary.warnings.push(why.into());

@@ -149,6 +149,7 @@ impl Collector {
             slo_checks: Vec::new(),
             about: context.about,
             replications: None,
+            cost_model: Vec::new(),
         };
         summary.slo_checks = self.slo.checks(&summary);
         summary
@@ -352,6 +353,7 @@ fn cost(
         usd_per_million_output_tokens: usd
             .filter(|_| output_tokens > 0)
             .map(|usd| usd / output_tokens as f64 * 1e6),
+        price_source: None,
     }
 }
 

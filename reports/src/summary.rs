@@ -65,6 +65,25 @@ pub struct Summary {
     /// All replications together, when there are several; the other keys are those of the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replications: Option<Replications>,
+    /// Where the step times of each pool come from.
+    #[serde(default)]
+    pub cost_model: Vec<CostModelSource>,
+}
+
+/// Where the step times of a pool come from, and how far they can be trusted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CostModelSource {
+    /// The pool.
+    pub pool: String,
+    /// Its GPU.
+    pub gpu: String,
+    /// Its model.
+    pub model: String,
+    /// `tables`: kernel times measured on this GPU; `fitted`: closed forms fitted to such times; `datasheet`: closed
+    /// forms over datasheet peaks, with efficiencies of another GPU.
+    pub grade: String,
+    /// What was measured, by whom, and the error of the fit.
+    pub source: String,
 }
 
 /// Names and versions the layout of a summary.
@@ -281,7 +300,7 @@ pub struct Replica {
 }
 
 /// What the GPUs cost from the end of the warm-up to the end of the run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
     /// GPUs occupied times hours.
     pub gpu_hours: f64,
@@ -289,6 +308,9 @@ pub struct Cost {
     pub usd: Option<f64>,
     /// The price of a million output tokens delivered in that time, in US dollars.
     pub usd_per_million_output_tokens: Option<f64>,
+    /// Where the price of a GPU hour comes from, when the scenario does not say it: a list price, an assumption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price_source: Option<String>,
 }
 
 /// The simulation itself.

@@ -36,6 +36,9 @@ impl Summary {
         blocks.extend(self.replications.iter().flat_map(Replications::blocks));
         let warnings = self.warnings.iter().cloned();
         blocks.extend(warnings.map(|text| Block::Note { level: Level::Warning, text }));
+        if let Some(source) = &self.cost.price_source {
+            blocks.push(Block::Note { level: Level::Info, text: format!("GPU price: {source}") });
+        }
         blocks.push(Block::KeyValues(vec![self.simulated()]));
         Document { title, subtitle, blocks }
     }

@@ -25,13 +25,16 @@ pub struct Scenario {
     /// A model of `forerun catalog`, or the path of a Hugging Face config.json.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Type of the weights.
+    /// Type of the weights (the model's own: bf16, or what its quantization_config says).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Dtype>,
     /// Profile of measured kernels that gives every pool its step times (`forerun calibrate import`); without one,
     /// closed forms do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<PathBuf>,
+    /// Type of the KV cache (auto).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache_dtype: Option<KvCacheDtype>,
     /// What arrives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<WorkloadSpec>,
@@ -59,22 +62,31 @@ pub struct Scenario {
 }
 
 /// Type of the weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// bfloat16.
-    #[default]
     Bf16,
     /// float16: costs what bf16 costs.
     Fp16,
-    /// 8-bit floating point; not modelled yet.
+    /// 8-bit floating point; multiplied in fp8 where the GPU can.
     Fp8,
-    /// 4-bit microscaling; not modelled yet.
+    /// 4-bit microscaling; in a mixture of experts, of the experts alone.
     Mxfp4,
-    /// 4-bit weights, 16-bit activations; not modelled yet.
+    /// 4-bit weights, 16-bit activations (GPTQ, AWQ).
     W4a16,
-    /// 8-bit weights and activations; not modelled yet.
+    /// 8-bit integer weights and activations; multiplied in int8 where the GPU can.
     W8a8,
+}
+
+/// Type of the KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KvCacheDtype {
+    /// 16 bits, as the activations.
+    Auto,
+    /// 8-bit floating point: half the memory.
+    Fp8,
 }
 
 /// vLLM's arguments, by its own names. What is absent has vLLM's default for the GPU.
@@ -132,6 +144,9 @@ pub struct EngineArgs {
     /// Most requests waiting before the server answers 503 (no limit).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_num_queued_reqs: Option<u32>,
+    /// Whole experts on each GPU instead of a share of every one (false; `true` is not modelled).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enable_expert_parallel: Option<bool>,
 }
 
 impl EngineArgs {
@@ -160,6 +175,7 @@ impl EngineArgs {
             async_scheduling: self.async_scheduling.or(base.async_scheduling),
             max_loras: self.max_loras.or(base.max_loras),
             max_num_queued_reqs: self.max_num_queued_reqs.or(base.max_num_queued_reqs),
+            enable_expert_parallel: self.enable_expert_parallel.or(base.enable_expert_parallel),
         }
     }
 }
@@ -252,7 +268,7 @@ pub struct OverheadSpec {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CostSpec {
-    /// US dollars for an hour of one GPU: a number, or one for each GPU type.
+    /// US dollars for an hour of one GPU: a number, or one for each GPU type (the catalog's list price).
     pub gpu_hour_usd: GpuPrice,
 }
 

@@ -5,7 +5,7 @@ use serde_saphyr::Error as YamlError;
 use crate::error::{InputError, hint};
 
 /// Keys of the published format that this version does not model, and what they would do.
-const NOT_MODELLED: [(&str, &str); 11] = [
+const NOT_MODELLED: [(&str, &str); 10] = [
     ("tiers", "KV tiers below the GPU"),
     ("fabric", "KV transfer between replicas"),
     ("split", "traffic splitting"),
@@ -13,7 +13,6 @@ const NOT_MODELLED: [(&str, &str); 11] = [
     ("autoscaling", "autoscaling"),
     ("lora", "LoRA loading cost; `engine.max_loras` limits the adapters of a batch"),
     ("cache", "a warm start"),
-    ("kv_cache_dtype", "a KV cache of another type than the weights"),
     ("epp", "llm-d's EndpointPickerConfig; use `router: {preset: round-robin | random | least-requests}`"),
     ("speculative", "speculative decoding"),
     ("vllm", "other vLLM versions than 0.32"),

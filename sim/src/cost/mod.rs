@@ -2,6 +2,10 @@
 
 pub mod closed_form;
 pub mod cuda_graphs;
+mod dimensions;
+pub mod kernels;
+mod layer;
+pub mod op;
 pub mod tables;
 
 use crate::engine::{CohortShare, Scheduled};

@@ -10,7 +10,7 @@ mod curve;
 pub use attention::{Attention, Plane, Skew, Solid};
 pub use curve::{Axis, Curve};
 
-use crate::cost::cuda_graphs::CudaGraphs;
+use crate::cost::cuda_graphs::{CudaGraphs, LARGEST_GRAPH};
 use crate::cost::{CostModel, Prepared, StepShape};
 use crate::time::Span;
 
@@ -67,7 +67,7 @@ impl TableCost {
         // Padding may exceed the budget by a graph.
         let tokens = 0..=limits.max_num_batched_tokens.saturating_add(16);
         Self {
-            graphs: CudaGraphs::new(limits.max_num_seqs, limits.max_num_batched_tokens),
+            graphs: CudaGraphs::new(limits.max_num_seqs, limits.max_num_batched_tokens, LARGEST_GRAPH),
             by_tokens_ns: tokens.map(|count| total_ns(&kernels.by_tokens, count)).collect(),
             by_samples_ns: (0..=limits.max_num_seqs)
                 .map(|count| total_ns(&kernels.by_samples, count))
