@@ -44,7 +44,7 @@ pub fn document() -> Result<Document, Error> {
         subtitle: "names for `gpu`, `model`, `workload.preset` and `router.preset`; --format json has every constant's source".into(),
         blocks: vec![
             table("GPUs", &["", "memory", "bandwidth", "bf16 peak", "list price/h", "grade"], gpu_rows.collect()),
-            table("Models", &["", "parameters", "weights", "KV per token", "longest"], model_rows.collect()),
+            table("Models", &["", "parameters", "weights", "KV/token", "longest"], model_rows.collect()),
             Block::Heading("Workload presets".into()),
             Block::KeyValues(preset_rows.collect()),
             Block::Heading("Routing policies".into()),
