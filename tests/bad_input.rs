@@ -205,7 +205,7 @@ fn a_fleet_that_could_not_exist_is_refused_with_one_that_could() {
                 "exceed",
                 "GiB that vLLM may use by",
                 "it fits with `tensor_parallel: 2`",
-                "or with `dtype: w4a16`",
+                "or with `dtype: fp8`",
             ],
         ),
         ("engine: {gpu_memory_utilization: 0.01}", &["does not fit", "no tensor_parallel"]),

@@ -595,12 +595,13 @@ fn every_preset_of_the_catalog_runs() {
         assert_accounted(&folder.summary(&["--router", &policy, "--set", "workload.requests=200"]));
     }
     for gpu in names("gpus") {
-        assert_accounted(&folder.summary(&["--gpu", &gpu, "--set", "workload.requests=200"]));
+        let small = ["--model", "Qwen/Qwen3-8B", "--set", "dtype=fp8", "--set", "workload.requests=200"];
+        assert_accounted(&folder.summary(&[&["--gpu", &gpu][..], &small].concat()));
     }
     for model in names("models") {
-        let args =
-            ["--model", &model, "--set", "workload.requests=200", "--set", "pools.0.tensor_parallel=4"];
-        assert_accounted(&folder.summary(&args));
+        let large = ["--gpu", "h200-sxm", "--set", "pools.0.tensor_parallel=8"];
+        let args = ["--model", &model, "--set", "workload.requests=200"];
+        assert_accounted(&folder.summary(&[&args[..], &large].concat()));
     }
 }
 
