@@ -1,7 +1,7 @@
 //! The forms of step times in words: formula, constants of a GPU, and where they come from.
 
 use forerun_sim::catalog::{Gpu, TileOwner, WeightType};
-use forerun_sim::cost::closed_form::{SKEW_OF_DECODES, SKEW_OF_MIXED_BATCHES};
+use forerun_sim::cost::closed_form::SKEW;
 use forerun_sim::cost::kernels::{
     ELEMENTWISE_BANDWIDTH_EFFICIENCY, ELEMENTWISE_LAUNCH_US, SAMPLER_LAUNCH_US, SAMPLER_PASSES,
     gemm_constants,
@@ -66,9 +66,7 @@ pub(crate) fn explain(gpu: &Gpu, form: Form, kv_element_bytes: u32) -> Explained
         Form::DecodeBase | Form::DecodeRead => decode(gpu, form, kv_element_bytes),
         Form::DecodeSkew => Explained {
             formula: "alpha (A(longest) - A(mean)), A the attention over that context",
-            constants: format!(
-                "alpha {SKEW_OF_DECODES} in a batch of decodes, {SKEW_OF_MIXED_BATCHES} where they share the prefill's kernel"
-            ),
+            constants: format!("alpha {SKEW}"),
             source: PROFILES.into(),
         },
         Form::MixedTiles => mixed(gpu),
