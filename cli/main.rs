@@ -9,6 +9,7 @@ mod progress;
 mod scenario;
 mod schema;
 mod simulate;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Command {
     Compare(Box<compare::Args>),
     /// Make the cost model true for a GPU: profiles from measured kernel tables.
     Calibrate(calibrate::Args),
+    /// Traces: what is in one?
+    Trace(trace::Args),
     /// What can a scenario name? GPUs, models, workload presets, routing policies.
     Catalog(catalog::Args),
     /// Where does a figure come from? One step's time, op by op.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Simulate(args) => simulate::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Catalog(args) => catalog::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),

@@ -25,6 +25,8 @@ enum Name {
     Summary,
     /// What `forerun compare --format json` prints.
     Compare,
+    /// What `forerun trace info --format json` prints.
+    TraceInfo,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -32,6 +34,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Name::Scenario => forerun_planner::schema::scenario(),
         Name::Compare => forerun_planner::schema::compare(),
         Name::Summary => forerun_planner::schema::summary(),
+        Name::TraceInfo => forerun_planner::schema::trace_info(),
     };
     print(&serde_json::to_string_pretty(&schema)?)?;
     Ok(ExitCode::SUCCESS)

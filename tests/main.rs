@@ -14,4 +14,5 @@ mod router_fixtures;
 mod router_state;
 mod router_state_fixtures;
 mod support;
+mod trace_info;
 mod transfers;

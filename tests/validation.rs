@@ -7,6 +7,7 @@ mod golden;
 mod router;
 mod router_state;
 mod static_times;
+mod validation_measures;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use serde_json::json;
 fn main() {
     let shared = PathBuf::from(std::env::var_os("FORERUN_SHARED").unwrap_or_else(|| "../shared".into()));
     let mut trials = goldens(&shared.join("golden/traces"));
+    trials.extend(validation_measures::trials(&shared.join("traces")));
     trials.extend(RECORDED_TRACES.map(|(path, rows)| trace_trial(shared.join("traces").join(path), rows)));
     trials.extend(
         MEASURED_CELLS.map(|cell| measured_trial(&shared.join("groundtruth/vllm-qwen3-14b-h100"), cell)),

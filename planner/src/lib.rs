@@ -11,6 +11,7 @@
 //! | variants on the same traffic, held against each other | `compare` |
 //! | one step's time, op by op | `explain` |
 //! | what scenarios can name | `catalog` |
+//! | what a workload is like, in figures | `trace_info` |
 
 pub mod assemble;
 pub mod calibrate;
@@ -26,3 +27,4 @@ pub mod replicate;
 pub mod scenario;
 pub mod schema;
 pub mod simulate;
+pub mod trace_info;

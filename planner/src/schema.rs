@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::scenario::Scenario;
+use crate::trace_info::TraceInfo;
 
 /// JSON Schema of the scenario file.
 #[must_use]
@@ -24,4 +25,14 @@ pub fn compare() -> Value {
 #[must_use]
 pub fn summary() -> Value {
     forerun_reports::summary::Summary::schema()
+}
+
+/// JSON Schema of what `forerun trace info --format json` prints.
+#[must_use]
+pub fn trace_info() -> Value {
+    let mut schema = schemars::schema_for!(TraceInfo).to_value();
+    if let Some(map) = schema.as_object_mut() {
+        map.insert("$id".into(), "forerun/trace-info/v1".into());
+    }
+    schema
 }

@@ -5,6 +5,7 @@ pub mod choice;
 pub mod driver;
 pub mod error;
 pub mod law;
+pub mod measure;
 mod one_of;
 pub mod open;
 pub mod preset;
