@@ -6,12 +6,14 @@
 //! look.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use crate::cost::CostModel;
 use crate::request::{Label, Rejection, ReplicaId, Request, RequestId};
 use crate::time::{Span, Time};
 
 /// What never changes about an endpoint during a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct EndpointInfo {
     /// Which replica.
     pub replica: ReplicaId,
@@ -25,6 +27,8 @@ pub struct EndpointInfo {
     pub num_gpu_blocks: u32,
     /// Most distinct LoRA adapters in a batch.
     pub max_loras: u32,
+    /// How long its steps take: what a latency predictor would learn.
+    pub cost: Arc<dyn CostModel>,
 }
 
 /// What a model server publishes about itself, as of the end of a step.

@@ -252,6 +252,12 @@ impl Scheduler {
         self.endpoints[endpoint as usize].latency = latency;
     }
 
+    /// What is known of all endpoints.
+    #[must_use]
+    pub fn endpoints(&self) -> &[EndpointState] {
+        &self.endpoints
+    }
+
     /// What is known of an endpoint.
     #[must_use]
     pub fn endpoint(&self, endpoint: u32) -> &EndpointState {

@@ -1,5 +1,7 @@
 //! Session affinity: which endpoint a session is bound to.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use forerun_sim::time::{Span, Time};
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
@@ -209,36 +211,14 @@ fn header_name(name: &str, default: &str) -> String {
     }
 }
 
-/// The pod in a session token: base64 of "namespace/pod".
+/// The pod in a session token: base64 (RFC 4648, padded) of "namespace/pod".
 fn decode_token(token: &str) -> Option<String> {
-    String::from_utf8(decode_base64(token)?).ok()
+    String::from_utf8(STANDARD.decode(token).ok()?).ok()
 }
 
-/// Standard base64 with padding (RFC 4648); `None` for anything else.
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let body = text.trim_end_matches('=');
-    if !text.len().is_multiple_of(4) || text.len() - body.len() > 2 {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(body.len() * 3 / 4);
-    let (mut bits, mut held) = (0u32, 0);
-    for symbol in body.bytes() {
-        let value = match symbol {
-            b'A'..=b'Z' => symbol - b'A',
-            b'a'..=b'z' => symbol - b'a' + 26,
-            b'0'..=b'9' => symbol - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-        }
-    }
-    Some(bytes)
+/// The session token of a pod.
+pub(super) fn encode_token(namespace: &str, pod: &str) -> String {
+    STANDARD.encode(format!("{namespace}/{pod}"))
 }
 
 #[cfg(test)]

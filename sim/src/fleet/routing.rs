@@ -21,6 +21,7 @@ pub(super) fn endpoint_info(pool: &PoolConfig, replica: ReplicaId, number: u32) 
         block_tokens: pool.engine.block_size,
         num_gpu_blocks: pool.engine.num_gpu_blocks,
         max_loras: pool.engine.max_loras.unwrap_or(0),
+        cost: pool.cost.clone(),
     }
 }
 

@@ -211,14 +211,27 @@ impl FlowController {
     /// within a second; here it is at once.)
     pub fn expire(&mut self, now: Time, has_endpoints: bool) -> Vec<(Waiting, Shed)> {
         let reason = if has_endpoints { Shed::Expired } else { Shed::ExpiredWithoutEndpoints };
-        let mut expired = Vec::new();
-        while let Some((deadline, arrival, priority, flow, order)) = self.deadlines.first().cloned()
-            && deadline <= now
-        {
-            let queued = self.take(priority, &flow, (order, arrival));
-            expired.extend(queued.map(|queued| (queued.request, reason)));
+        std::iter::from_fn(|| self.expire_first(now)).map(|waiting| (waiting, reason)).collect()
+    }
+
+    /// Turns away the request that is overdue the longest, if any is.
+    pub fn expire_first(&mut self, now: Time) -> Option<Waiting> {
+        let (deadline, arrival, priority, flow, order) = self.deadlines.first().cloned()?;
+        if deadline > now {
+            return None;
         }
-        expired
+        self.take(priority, &flow, (order, arrival)).map(|queued| queued.request)
+    }
+
+    /// Takes a request out whose client has gone; whether it waited here.
+    pub fn remove(&mut self, request: RequestId) -> bool {
+        let place = self.deadlines.iter().find(|(_, arrival, priority, flow, order)| {
+            let band = self.bands.get(&Reverse(*priority));
+            let queued = band.and_then(|band| band.flows.get(flow)?.get(&(*order, *arrival)));
+            queued.is_some_and(|queued| queued.request.id == request)
+        });
+        let Some((_, arrival, priority, flow, order)) = place.cloned() else { return false };
+        self.take(priority, &flow, (order, arrival)).is_some()
     }
 
     /// When the next request expires, if it is not dispatched before.

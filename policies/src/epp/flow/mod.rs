@@ -2,6 +2,7 @@
 
 pub mod admission;
 mod band;
+mod configured;
 mod controller;
 mod duration;
 mod fairness;

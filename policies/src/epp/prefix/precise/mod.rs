@@ -9,6 +9,7 @@ mod config;
 mod equivalence;
 mod extents;
 mod found;
+mod parameters;
 mod producer;
 
 pub use blocks::BlockKvIndex;
