@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use forerun_planner::assemble::{KvForm, assemble};
+use forerun_planner::compare::router_override;
 use forerun_planner::error::{Error, InputError};
 use forerun_planner::replicate::replicate;
-use forerun_planner::scenario::overrides::Override;
 use forerun_planner::scenario::read;
-use serde_json::json;
 
 use crate::NOT_HELD;
 use crate::output::{Format, print, print_document};
@@ -21,6 +20,7 @@ Examples:
   forerun simulate fleet.yaml                          a scenario of your own
   forerun simulate --trace conversation.jsonl.gz --model Qwen/Qwen3-14B --replicas 4
   forerun simulate fleet.yaml --router least-requests --outcomes outcomes.csv
+  forerun simulate fleet.yaml --router epp.yaml         llm-d's endpoint picker with this configuration
   forerun simulate fleet.yaml --set pools.0.replicas=8 --set engine.max_num_seqs=256
   forerun simulate fleet.yaml --replications 10        means and 95 % intervals
   forerun simulate fleet.yaml --format json | jq .ttft_ms.p99
@@ -33,8 +33,8 @@ Exit codes: 0 done; 1 --assert-slo and the SLO does not hold; 2 wrong input; 3 a
 pub(crate) struct Args {
     #[command(flatten)]
     scenario: ScenarioArgs,
-    /// Routing policy: a name of `forerun catalog`.
-    #[arg(long, value_name = "NAME")]
+    /// Routing policy: a name of `forerun catalog`, or the file of an EndpointPickerConfig.
+    #[arg(long, value_name = "NAME|FILE")]
     router: Option<String>,
     /// Write one CSV line per request to this file.
     #[arg(long, value_name = "FILE")]
@@ -60,8 +60,9 @@ enum Kv {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let router = args.router.iter().map(|name| Override::new("router.preset", json!(name)));
-    let overrides = args.scenario.overrides(router.collect()).map_err(Error::Input)?;
+    let router = args.router.iter().map(|name| router_override(name));
+    let router = router.collect::<Result<_, _>>().map_err(Error::Input)?;
+    let overrides = args.scenario.overrides(router).map_err(Error::Input)?;
     let loaded = read::read(args.scenario.origin(), &overrides).map_err(Error::Input)?;
     let mut assembled = assemble(&loaded).map_err(Error::Input)?;
     assembled.fleet.kv = match args.kv {

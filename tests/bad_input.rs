@@ -174,6 +174,30 @@ fn an_unknown_name_is_told_the_nearest_known_one() {
 }
 
 #[test]
+fn a_wrong_endpoint_picker_configuration_is_named_with_its_place() {
+    let folder = Folder::new();
+    let head = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n";
+    folder.write("unknown.yaml", &format!("{head}- type: queue-scorrer\n"));
+    folder.write("field.yaml", &format!("{head}- type: queue-scorer\n  parametres: {{}}\n"));
+    folder.write("version.yaml", "apiVersion: llm-d.ai/v9\nkind: EndpointPickerConfig\n");
+    folder.write("unsimulated.yaml", &format!("{head}- type: topology-affinity-scorer\n"));
+    folder.write("binary.yaml", "\u{0}\u{1}");
+    let cases = [
+        ("unknown.yaml", "queue-scorrer"),
+        ("field.yaml", "parametres"),
+        ("version.yaml", "llm-d.ai/v9"),
+        ("unsimulated.yaml", "topology-affinity-scorer"),
+        ("binary.yaml", "binary.yaml"),
+        ("absent.yaml", "absent.yaml"),
+    ];
+    for (file, part) in cases {
+        refused(&folder, &["--set", &format!("router={{epp: {file}}}")], &[file, part]);
+    }
+    let both = ["--set", "router={epp: a.yaml, preset: random}"];
+    refused(&folder, &both, &["both `preset` and `epp`"]);
+}
+
+#[test]
 fn what_is_published_but_not_modelled_says_so() {
     let not_modelled = "is not modelled by this version";
     keys_refused(&[
@@ -184,7 +208,6 @@ fn what_is_published_but_not_modelled_says_so() {
         ("cache: warm", &["`cache`", not_modelled]),
         ("lora: {adapters: 64}", &["`lora`", not_modelled]),
         ("autoscaling: {}", &["`autoscaling`", not_modelled]),
-        ("router: {epp: epp.yaml}", &["`epp`", not_modelled]),
         ("run: {replications: 0}", &["`run.replications` is 0", "from 1 to 1000"]),
         ("pools: [{role: prefill}]", &["pools.0", "role: both", "not modelled"]),
         ("pools: [{role: decode}]", &["pools.0", "role: both", "not modelled"]),
@@ -391,14 +414,13 @@ fn laws_that_cannot_be_drawn_from_are_refused() {
 #[test]
 fn overrides_that_lead_nowhere_are_refused_by_their_text() {
     let folder = Folder::with_scenario(SMALL);
-    let cases: [(&str, &[&str]); 21] = [
+    let cases: [(&str, &[&str]); 20] = [
         ("model", &["there is no `=`", "write for example"]),
         ("=x", &["a part of the path is empty"]),
         ("a..b=1", &["a part of the path is empty"]),
         ("modle=x", &["unknown key `modle`", "did you mean `model`?"]),
         ("pools.0.replica=3", &["did you mean `replicas`?"]),
         ("tiers={cpu: 1}", &["`tiers` is not modelled by this version"]),
-        ("router.epp=x", &["`epp` is not modelled by this version"]),
         ("model.name=x", &["expected a string"]),
         ("pools.5.gpu=x", &["`5` is not an index"]),
         ("pools.x=1", &["expected a list"]),

@@ -344,7 +344,9 @@ fn statuses_have_their_reasons(scenario: &Scenario, outcome: &Outcome) {
             assert_eq!(outcome.retries, client.retries, "a client gives up after its last try");
             assert_eq!(spent, ns(patience * u64::from(client.retries + 1)));
         }
-        Status::Rejected(Rejection::Router(_)) => assert_eq!(scenario.policy, "curious"),
+        Status::Rejected(Rejection::Router(_)) => {
+            assert!(scenario.policy == "curious" || outcome.request.priority > 0, "only those may be shed");
+        }
         Status::Rejected(Rejection::NoSuchModel) => assert!(!scenario.serves(outcome.request.model)),
         Status::Rejected(Rejection::TooLong | Rejection::QueueFull) => {
             assert!(scenario.pool(outcome).is_some() && outcome.queued.is_none());
@@ -619,7 +621,7 @@ proptest! {
     /// On one replica: with several the pace decides who goes where, and that who is too long for it.
     #[test]
     fn a_cache_that_never_evicts_only_saves_prefill(scenario in scenario()) {
-        let scenario = scenario.patient().with_ample_memory().alone();
+        let scenario = Scenario { policy: "round-robin", ..scenario.patient().with_ample_memory().alone() };
         let prefill = |caching| {
             let scenario = scenario.clone().with_engines(|engine| engine.prefix_caching = caching);
             scenario.run().record.prefill_tokens
@@ -629,7 +631,8 @@ proptest! {
 
     #[test]
     fn sync_and_async_scheduling_deliver_the_same_answers(scenario in scenario()) {
-        let scenario = scenario.patient().alone();
+        // A router that looks at the load may shed at one pace what it lets in at another.
+        let scenario = Scenario { policy: "round-robin", ..scenario.patient().alone() };
         let answers = |is_async| {
             let scenario = scenario.clone().with_engines(|engine| engine.async_scheduling = is_async);
             let outcomes = scenario.run().record.outcomes;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use forerun_policies::{PRESETS, Preset};
 use forerun_reports::slo::Slo;
 use forerun_reports::summary::CostModelSource;
 use forerun_sim::catalog::{Gpu, Model};
@@ -19,11 +18,12 @@ use forerun_sim::time::{Span, Time};
 use forerun_workloads::open::{Workload, open};
 use forerun_workloads::units::Duration;
 
-use crate::error::{InputError, hint};
+use crate::error::InputError;
 use crate::hardware::{
     self, DEFAULT_GPU, DEFAULT_MODEL, check_split, find_gpu, find_model, kv_element_bytes, sized_blocks,
 };
 use crate::profile::{self, StepCost};
+use crate::routing::Routing;
 use crate::scenario::read::Loaded;
 use crate::scenario::{EngineArgs, OverheadSpec, PoolSpec, Role, Scenario, SchedulingPolicy};
 
@@ -48,7 +48,7 @@ pub struct Assembled {
     /// The fleet.
     pub fleet: FleetConfig,
     /// The routing policy.
-    pub router: Preset,
+    pub router: Routing,
     /// What arrives.
     pub workload: Workload,
     /// What is asked of the run.
@@ -93,7 +93,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     let scenario = &loaded.scenario;
     let in_file = |error: InputError| error.at(&loaded.name);
     let slo = scenario.slo.clone().unwrap_or_default().resolve().map_err(in_file)?;
-    let router = router(scenario).map_err(in_file)?;
+    let router = Routing::of(scenario.router.as_ref(), &loaded.base).map_err(in_file)?;
     let pools = pools(scenario, &loaded.base).map_err(in_file)?;
     let priced: Vec<_> = pools.iter().map(ResolvedPool::priced).collect();
     let prices = hardware::prices(scenario, &priced).map_err(in_file)?;
@@ -130,11 +130,12 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
         horizon,
     };
     let mut about =
-        vec![pools.iter().map(ResolvedPool::about).collect::<Vec<_>>().join(" + ") + ", " + router.name];
+        vec![pools.iter().map(ResolvedPool::about).collect::<Vec<_>>().join(" + ") + ", " + router.name()];
     about.push(workload.about.clone());
     about.extend(pools.iter().map(|pool| pool.step_cost.trust.clone()));
     about.dedup();
     let mut warnings = workload.warnings.clone();
+    warnings.extend_from_slice(router.warnings());
     for pool in &pools {
         let own = pool.step_cost.warnings.iter().cloned();
         for warning in own.chain(hardware::warnings(pool.gpu, &pool.model)) {
@@ -158,16 +159,18 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     })
 }
 
-fn router(scenario: &Scenario) -> Result<Preset, InputError> {
-    let name = scenario.router.as_ref().map_or("round-robin", |router| &router.preset);
-    Preset::find(name).ok_or_else(|| {
-        let known = PRESETS.map(|preset| preset.name);
-        InputError::new(format!(
-            "`router.preset: {name}` is not a policy of this version{}; known: {}",
-            hint(name, known),
-            known.join(", ")
-        ))
-    })
+/// The labels of a pool's pods: its own, and llm-d's label of its role where the scenario gives one.
+fn labels(spec: &PoolSpec) -> BTreeMap<String, String> {
+    let mut labels = spec.labels.clone();
+    if let Some(role) = spec.role {
+        let role = match role {
+            Role::Both => "both",
+            Role::Prefill => "prefill",
+            Role::Decode => "decode",
+        };
+        labels.entry("llm-d.ai/role".to_owned()).or_insert_with(|| role.to_owned());
+    }
+    labels
 }
 
 /// Longer times would be mistakes, and their sum could leave simulated time.
@@ -305,7 +308,7 @@ fn resolve_pool(
         name: spec.name.clone().unwrap_or(default_name),
         replicas,
         gpus: tensor_parallel,
-        labels: BTreeMap::new(),
+        labels: labels(spec),
         model_names: std::iter::once(&model.name).chain(&model.aliases).cloned().collect(),
         engine,
         cost: Arc::clone(&step_cost.cost),

@@ -24,6 +24,7 @@ mod hardware;
 mod output;
 mod profile;
 pub mod replicate;
+pub mod routing;
 pub mod scenario;
 pub mod schema;
 pub mod simulate;

@@ -9,6 +9,10 @@ pub use least_requests::LeastRequests;
 pub use random::Random;
 pub use round_robin::RoundRobin;
 
+use std::sync::Arc;
+
+use epp::config::{Config, LoadOptions};
+use epp::{EppRouter, Options};
 use forerun_sim::router::Router;
 
 /// A policy that scenarios can name.
@@ -22,13 +26,23 @@ pub struct Preset {
 }
 
 /// All policies. A new one is a file of its own and a line here.
-pub const PRESETS: [Preset; 3] = [
+pub const PRESETS: [Preset; 5] = [
     Preset { name: "round-robin", about: "each replica in turn", make: |_| Box::<RoundRobin>::default() },
     Preset { name: "random", about: "any replica, uniformly", make: |seed| Box::new(Random::new(seed)) },
     Preset {
         name: "least-requests",
         about: "the replica with the fewest requests in flight; equals in turn",
         make: |_| Box::<LeastRequests>::default(),
+    },
+    Preset {
+        name: "llm-d-default",
+        about: "llm-d's endpoint picker without a file: queue 2, KV usage 2, approximate prefixes 3",
+        make: |seed| endpoint_picker("", seed),
+    },
+    Preset {
+        name: "llm-d-precise",
+        about: "llm-d's endpoint picker with an exact index of KV blocks: KV usage 2, queue 2, prefixes 3, cold prompts 2",
+        make: |seed| endpoint_picker(include_str!("../presets/llm-d-precise.yaml"), seed),
     },
 ];
 
@@ -46,13 +60,45 @@ impl Preset {
     }
 }
 
+/// An endpoint picker of a configuration that is known to load.
+fn endpoint_picker(text: &str, seed: u64) -> Box<dyn Router> {
+    let config = Config::load(text, LoadOptions::default()).expect("a preset loads");
+    let options = Options { seed, ..Options::default() };
+    Box::new(EppRouter::new(Arc::new(config), options).expect("a preset is simulated"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use forerun_sim::cost::{CostModel, Prepared, StepShape};
     use forerun_sim::prompt::{Content, Prompt};
     use forerun_sim::request::{Label, ReplicaId, Request, RequestId, Stop};
-    use forerun_sim::router::{Caches, Endpoint, Metrics, View};
+    use forerun_sim::router::{Caches, Endpoint, EndpointInfo, Metrics, View};
     use forerun_sim::time::Time;
+    use std::collections::BTreeMap;
+
+    /// Steps of a fixed time.
+    #[derive(Debug)]
+    struct Steady;
+
+    impl CostModel for Steady {
+        fn prepare(&self, _: &StepShape) -> Prepared {
+            Prepared { fixed_ns: 1e6, ..Prepared::default() }
+        }
+    }
+
+    fn info(replica: ReplicaId) -> EndpointInfo {
+        EndpointInfo {
+            replica,
+            name: format!("pod-{}", replica.0),
+            model: 0,
+            labels: BTreeMap::new(),
+            block_tokens: 16,
+            num_gpu_blocks: 1000,
+            max_loras: 1,
+            cost: Arc::new(Steady),
+        }
+    }
 
     /// Replicas whose caches hold nothing.
     struct NoCaches;
@@ -88,6 +134,7 @@ mod tests {
             adapter: Label::NONE,
             session: None,
         };
+        router.start(&endpoints.iter().map(|endpoint| info(endpoint.replica)).collect::<Vec<_>>());
         let mut choose = || {
             let mut view = View { endpoints: &endpoints, adapters: &[], caches: &mut NoCaches };
             let choice = router.place(Time::ZERO, &request, &mut view).expect("a replica").endpoint;

@@ -19,6 +19,8 @@ pub struct EndpointInfo {
     pub replica: ReplicaId,
     /// Its name.
     pub name: String,
+    /// Number of the model that it serves: endpoints of one model are alternatives.
+    pub model: u32,
     /// Labels of its pod, such as `llm-d.ai/role`.
     pub labels: BTreeMap<String, String>,
     /// Tokens per KV block.

@@ -215,6 +215,9 @@ pub struct PoolSpec {
     /// A profile of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<PathBuf>,
+    /// Labels of its pods, which an endpoint picker may filter by; `llm-d.ai/role` follows from `role`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// vLLM arguments of its own, over the scenario's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineArgs>,
@@ -232,12 +235,36 @@ pub enum Role {
     Decode,
 }
 
-/// Which replica gets a request.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+/// Which replica gets a request: a policy of the catalog, or llm-d's endpoint picker as a file configures it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouterSpec {
-    /// A policy of `forerun catalog`: round-robin, random, least-requests.
-    pub preset: String,
+    /// A policy of `forerun catalog` (round-robin).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Path of an EndpointPickerConfig.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epp: Option<String>,
+    /// Which files are accepted: those of llm-d-router 0.10, or also those of other versions (0.10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamSpec>,
+    /// Leave plugins out, with a warning, that are not simulated (false: they are an error).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_unsimulated: Option<bool>,
+    /// The router's `--allow-experimental-plugins` (false).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_experimental: Option<bool>,
+}
+
+/// Versions of EndpointPickerConfig that are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum UpstreamSpec {
+    /// As llm-d-router 0.10 reads them.
+    #[serde(rename = "0.10")]
+    V0_10,
+    /// Other versions' too, each with a warning.
+    #[serde(rename = "lenient")]
+    Lenient,
 }
 
 /// Fixed costs between client and GPU; 0 switches one off.

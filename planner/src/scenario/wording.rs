@@ -5,7 +5,7 @@ use serde_saphyr::Error as YamlError;
 use crate::error::{InputError, hint};
 
 /// Keys of the published format that this version does not model, and what they would do.
-const NOT_MODELLED: [(&str, &str); 10] = [
+const NOT_MODELLED: [(&str, &str); 9] = [
     ("tiers", "KV tiers below the GPU"),
     ("fabric", "KV transfer between replicas"),
     ("split", "traffic splitting"),
@@ -13,7 +13,6 @@ const NOT_MODELLED: [(&str, &str); 10] = [
     ("autoscaling", "autoscaling"),
     ("lora", "LoRA loading cost; `engine.max_loras` limits the adapters of a batch"),
     ("cache", "a warm start"),
-    ("epp", "llm-d's EndpointPickerConfig; use `router: {preset: round-robin | random | least-requests}`"),
     ("speculative", "speculative decoding"),
     ("vllm", "other vLLM versions than 0.32"),
 ];

@@ -4,6 +4,8 @@
 //! request arrives, and what follows from it (counters in flight, index entries) is seen by later decisions only once
 //! the picker has answered.
 
+use std::sync::Arc;
+
 use forerun_sim::request::{Refusal, Rejection, Request, RequestId};
 use forerun_sim::router::{
     Adapters, Admission, Choice, Endpoint, EndpointInfo as SimEndpoint, Needs, Release, Router, View,
@@ -26,8 +28,8 @@ const SCRAPE: Span = Span::from_millis(50);
 /// Where the simulated pods are.
 const NAMESPACE: &str = "default";
 
-/// An endpoint picker at work.
-pub struct EppRouter {
+/// One endpoint picker at work: that of one model's pool.
+struct Picker {
     scheduler: Scheduler,
     gate: Gate,
     precise: Vec<Precise>,
@@ -57,12 +59,8 @@ struct Precise {
     speculative: PreciseProducer<ExtentKvIndex>,
 }
 
-impl EppRouter {
-    /// The router of `config`. Random choices come from streams of their own.
-    ///
-    /// # Errors
-    /// When the configuration names what the simulator does not have, or parameters that are not valid.
-    pub fn new(config: &Config, options: Options) -> Result<Self, String> {
+impl Picker {
+    fn new(config: &Config, options: Options) -> Result<Self, String> {
         let precise = config.plugins.iter().filter(|plugin| plugin.kind == "precise-prefix-cache-producer");
         let precise = precise.map(|plugin| Precise::new(config, plugin));
         let has = |kind: &str| config.plugins.iter().any(|plugin| plugin.kind == kind);
@@ -84,12 +82,6 @@ impl EppRouter {
             sessions: by_session.then(FxHashMap::default),
             matches: Vec::new(),
         })
-    }
-
-    /// The scheduler, with what its last decision did.
-    #[must_use]
-    pub fn scheduler(&self) -> &Scheduler {
-        &self.scheduler
     }
 
     /// Takes over what the last scrape said, unless that is known already.
@@ -148,15 +140,11 @@ impl EppRouter {
     }
 }
 
-impl Router for EppRouter {
-    fn needs(&self) -> Needs {
-        Needs { scrape: Some(SCRAPE), adapters: self.needs_adapters, feedback: true }
-    }
-
-    fn start(&mut self, endpoints: &[SimEndpoint]) {
+impl Picker {
+    fn start(&mut self, endpoints: Vec<SimEndpoint>) {
         let infos: Vec<_> = endpoints.iter().map(endpoint_info).collect();
         self.gate.start(&infos);
-        for (info, endpoint) in infos.into_iter().zip(endpoints) {
+        for (info, endpoint) in infos.into_iter().zip(&endpoints) {
             self.precise.iter_mut().for_each(|precise| precise.speculative.add_endpoint(&info));
             self.scheduler.add_endpoint(info);
             if let Some(predictor) = &mut self.predictor {
@@ -164,8 +152,8 @@ impl Router for EppRouter {
                 predictor.add_endpoint(endpoint.cost.clone(), kv_tokens);
             }
         }
-        self.endpoints = endpoints.to_vec();
         self.matches = vec![None; endpoints.len()];
+        self.endpoints = endpoints;
     }
 
     fn admit(&mut self, now: Time, request: &Request, endpoints: &[Endpoint]) -> Admission {
@@ -213,10 +201,6 @@ impl Router for EppRouter {
         self.gate.release(now, self.scheduler.endpoints())
     }
 
-    fn next_release(&self, now: Time) -> Option<Time> {
-        self.gate.next_release(now)
-    }
-
     fn committed(&mut self, now: Time, request: &Request, _: Choice) {
         let Some(decision) = self.placed.get_mut(&request.id).and_then(|placed| placed.decision.take())
         else {
@@ -231,10 +215,6 @@ impl Router for EppRouter {
         }
     }
 
-    fn first_token(&mut self, _: Time, request: RequestId) {
-        self.scheduler.first_chunk(request);
-    }
-
     fn ended(&mut self, now: Time, request: RequestId) {
         let Some(placed) = self.placed.remove(&request) else { return self.gate.forget(request) };
         if placed.decision.is_none() {
@@ -242,6 +222,100 @@ impl Router for EppRouter {
         }
         if self.gate.holds() {
             self.gate.completed(now, &placed.flow.to_string(), placed.prompt_tokens, 0);
+        }
+    }
+}
+
+/// `EndpointPickerConfig` as a router: one endpoint picker for each model, as each InferencePool has its own.
+pub struct EppRouter {
+    config: Arc<Config>,
+    options: Options,
+    pickers: Vec<Picker>,
+    /// The picker of each replica.
+    picker_of: Vec<usize>,
+    /// The picker of each request that one of them knows.
+    owners: FxHashMap<RequestId, usize>,
+    needs: Needs,
+}
+
+impl EppRouter {
+    /// The router of `config`. Random choices come from streams of their own.
+    ///
+    /// # Errors
+    /// When the configuration names what the simulator does not have, or parameters that are not valid.
+    pub fn new(config: Arc<Config>, options: Options) -> Result<Self, String> {
+        let adapters = Picker::new(&config, options)?.needs_adapters;
+        let needs = Needs { scrape: Some(SCRAPE), adapters, feedback: true };
+        let (pickers, picker_of, owners) = (Vec::new(), Vec::new(), FxHashMap::default());
+        Ok(Self { config, options, pickers, picker_of, owners, needs })
+    }
+
+    fn picker_for(&self, endpoints: &[Endpoint]) -> usize {
+        self.picker_of[endpoints[0].replica.0 as usize]
+    }
+}
+
+impl Router for EppRouter {
+    fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    fn start(&mut self, endpoints: &[SimEndpoint]) {
+        self.picker_of = endpoints.iter().map(|endpoint| endpoint.model as usize).collect();
+        let models = self.picker_of.iter().max().map_or(0, |last| last + 1);
+        self.pickers = (0..models)
+            .map(|model| {
+                let mut picker = Picker::new(&self.config, self.options).expect("it was made before");
+                let own = endpoints.iter().filter(|endpoint| endpoint.model as usize == model);
+                picker.start(own.cloned().collect());
+                picker
+            })
+            .collect();
+    }
+
+    fn admit(&mut self, now: Time, request: &Request, endpoints: &[Endpoint]) -> Admission {
+        let picker = self.picker_for(endpoints);
+        self.owners.insert(request.id, picker);
+        let admission = self.pickers[picker].admit(now, request, endpoints);
+        if let Admission::Refuse(_) = admission {
+            self.owners.remove(&request.id);
+        }
+        admission
+    }
+
+    fn place(&mut self, now: Time, request: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
+        let picker = self.picker_for(view.endpoints);
+        let choice = self.pickers[picker].place(now, request, view);
+        if choice.is_err() {
+            self.owners.remove(&request.id);
+        }
+        choice
+    }
+
+    fn release(&mut self, now: Time, endpoints: &[Endpoint]) -> Option<Release> {
+        let picker = self.picker_for(endpoints);
+        self.pickers[picker].release(now, endpoints)
+    }
+
+    fn next_release(&self, now: Time) -> Option<Time> {
+        self.pickers.iter().filter_map(|picker| picker.gate.next_release(now)).min()
+    }
+
+    fn committed(&mut self, now: Time, request: &Request, choice: Choice) {
+        if let Some(&picker) = self.owners.get(&request.id) {
+            self.pickers[picker].committed(now, request, choice);
+        }
+    }
+
+    fn first_token(&mut self, _: Time, request: RequestId) {
+        if let Some(&picker) = self.owners.get(&request) {
+            self.pickers[picker].scheduler.first_chunk(request);
+        }
+    }
+
+    fn ended(&mut self, now: Time, request: RequestId) {
+        if let Some(picker) = self.owners.remove(&request) {
+            self.pickers[picker].ended(now, request);
         }
     }
 }

@@ -142,7 +142,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
                 let replica = ReplicaId(replicas.len() as u32);
                 models[model].push(Endpoint { replica, in_flight: 0, metrics: Metrics::default() });
                 pool_of.push(index);
-                infos.push(routing::endpoint_info(pool, replica, number));
+                infos.push(routing::endpoint_info(pool, model, replica, number));
                 let totals = ReplicaTotals {
                     name: format!("{}-{number}", pool.name),
                     pool: pool.name.clone(),

@@ -12,11 +12,17 @@ use crate::request::{Cause, Label, Outcome, Rejection, ReplicaId, Status};
 use crate::router::{Admission, Choice, EndpointInfo, View};
 use crate::time::Span;
 
-/// What a router is told of replica `number` of `pool`.
-pub(super) fn endpoint_info(pool: &PoolConfig, replica: ReplicaId, number: u32) -> EndpointInfo {
+/// What a router is told of replica `number` of `pool`, which serves `model`.
+pub(super) fn endpoint_info(
+    pool: &PoolConfig,
+    model: usize,
+    replica: ReplicaId,
+    number: u32,
+) -> EndpointInfo {
     EndpointInfo {
         replica,
         name: format!("{}-{number}", pool.name),
+        model: model as u32,
         labels: pool.labels.clone(),
         block_tokens: pool.engine.block_size,
         num_gpu_blocks: pool.engine.num_gpu_blocks,
@@ -75,7 +81,7 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
     pub(super) fn look_at_queue(&mut self) {
         self.release_at = None;
         self.scrape();
-        self.drain_queue(0);
+        (0..self.models.len()).for_each(|model| self.drain_queue(model));
     }
 
     /// Places whatever the router releases from its queue now, and asks when to look again.
