@@ -177,10 +177,10 @@ fn an_unknown_name_is_told_the_nearest_known_one() {
 fn a_wrong_endpoint_picker_configuration_is_named_with_its_place() {
     let folder = Folder::new();
     let head = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n";
-    folder.write("unknown.yaml", &format!("{head}- type: queue-scorrer\n"));
-    folder.write("field.yaml", &format!("{head}- type: queue-scorer\n  parametres: {{}}\n"));
+    folder.write("unknown.yaml", format!("{head}- type: queue-scorrer\n"));
+    folder.write("field.yaml", format!("{head}- type: queue-scorer\n  parametres: {{}}\n"));
     folder.write("version.yaml", "apiVersion: llm-d.ai/v9\nkind: EndpointPickerConfig\n");
-    folder.write("unsimulated.yaml", &format!("{head}- type: topology-affinity-scorer\n"));
+    folder.write("unsimulated.yaml", format!("{head}- type: topology-affinity-scorer\n"));
     folder.write("binary.yaml", "\u{0}\u{1}");
     let cases = [
         ("unknown.yaml", "queue-scorrer"),
