@@ -299,6 +299,7 @@ fn resolve_pool(
         Some(path) => hardware.profile(&base.join(path), &limits)?,
         None => hardware.closed_form_cost(&limits)?,
     };
+    let step_cost = step_cost.scaled(scenario.step_time.unwrap_or_default())?;
     let Hardware { gpu, model, tensor_parallel, .. } = hardware;
     let default_name = if index == 0 { "pool".to_owned() } else { format!("pool{}", index + 1) };
     if let Some(name) = &spec.name {

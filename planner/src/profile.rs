@@ -8,11 +8,13 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 use forerun_calibration::profile::Profile;
 use forerun_sim::catalog::{Gpu, Grade, Model};
+use forerun_sim::cost::scaled::Scaled;
 use forerun_sim::cost::tables::{Limits, TableCost};
 use forerun_sim::cost::{CostModel, StepShape};
 use forerun_sim::time::Span;
 
 use crate::error::InputError;
+use crate::scenario::StepTimeSpec;
 
 /// Bytes that a profile may have, uncompressed.
 const BYTES_MAX: u64 = 256 << 20;
@@ -32,6 +34,33 @@ pub(crate) struct StepCost {
     pub(crate) source: String,
     /// What a reader should know before trusting the figures.
     pub(crate) warnings: Vec<String>,
+}
+
+/// Factors beyond these are mistakes.
+const FACTORS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
+
+impl StepCost {
+    /// The same with the scenario's factors on the GPU's times.
+    ///
+    /// # Errors
+    /// When a factor is out of range.
+    pub(crate) fn scaled(self, spec: StepTimeSpec) -> Result<Self, InputError> {
+        let (decode, prefill) = (spec.decode.unwrap_or(1.0), spec.prefill.unwrap_or(1.0));
+        for (name, factor) in [("decode", decode), ("prefill", prefill)] {
+            if !FACTORS.contains(&factor) {
+                return Err(InputError::new(format!(
+                    "`step_time.{name}` is {factor}: a factor on step times is from {} to {}",
+                    FACTORS.start(),
+                    FACTORS.end()
+                )));
+            }
+        }
+        if spec == StepTimeSpec::default() {
+            return Ok(self);
+        }
+        let trust = format!("{}; scaled by hand: decode x{decode}, prefill x{prefill}", self.trust);
+        Ok(Self { cost: Arc::new(Scaled::new(self.cost, decode, prefill)), trust, ..self })
+    }
 }
 
 /// The cost model that the profile at `path` gives `tensor_parallel` GPUs with this model.

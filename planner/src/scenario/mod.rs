@@ -32,6 +32,9 @@ pub struct Scenario {
     /// closed forms do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<PathBuf>,
+    /// Factors on the GPU's step times of every pool: calibration by hand, or a question of sensitivity (1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_time: Option<StepTimeSpec>,
     /// Type of the KV cache (auto).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv_cache_dtype: Option<KvCacheDtype>,
@@ -87,6 +90,18 @@ pub enum KvCacheDtype {
     Auto,
     /// 8-bit floating point: half the memory.
     Fp8,
+}
+
+/// Factors on step times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepTimeSpec {
+    /// On what decodes take (1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decode: Option<f64>,
+    /// On what prefills take beyond the decodes of their step (1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill: Option<f64>,
 }
 
 /// vLLM's arguments, by its own names. What is absent has vLLM's default for the GPU.

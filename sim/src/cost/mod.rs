@@ -6,6 +6,7 @@ mod dimensions;
 pub mod kernels;
 mod layer;
 pub mod op;
+pub mod scaled;
 pub mod tables;
 
 use crate::engine::{CohortShare, Scheduled};
@@ -119,6 +120,11 @@ impl Piece {
         Self { from: 0, until: u64::MAX, ns_per_token }
     }
 
+    /// A function known at one place only.
+    const fn at(tokens: u64) -> Self {
+        Self { from: tokens, until: tokens, ns_per_token: 0.0 }
+    }
+
     fn covers(&self, tokens: u64) -> bool {
         (self.from..=self.until).contains(&tokens)
     }
@@ -167,11 +173,15 @@ impl Prepared {
         by_context.min(self.longest.until - share.longest).saturating_add(1)
     }
 
+    fn gpu_ns(&self, decode_context: u64, decode_longest: u64) -> f64 {
+        debug_assert!(self.covers(decode_context, decode_longest), "prepared for another piece");
+        self.fixed_ns + self.context.ns(decode_context) + self.longest.ns(decode_longest)
+    }
+
     /// Time of a step that it [covers](Self::covers). Rounded once, to the nearest nanosecond.
     #[must_use]
     pub fn step(&self, decode_context: u64, decode_longest: u64) -> StepTime {
-        debug_assert!(self.covers(decode_context, decode_longest), "prepared for another piece");
-        let gpu_ns = self.fixed_ns + self.context.ns(decode_context) + self.longest.ns(decode_longest);
+        let gpu_ns = self.gpu_ns(decode_context, decode_longest);
         // Adding 2^52 rounds to a whole number, ties to even, the same everywhere: it is what remains in the mantissa.
         const WHOLE: f64 = (1u64 << 52) as f64;
         let whole = gpu_ns + WHOLE;
