@@ -4,6 +4,7 @@ mod calibrate;
 mod catalog;
 mod compare;
 mod explain;
+mod lint;
 mod output;
 mod progress;
 mod scenario;
@@ -41,6 +42,8 @@ enum Command {
     Calibrate(calibrate::Args),
     /// Traces: what is in one?
     Trace(trace::Args),
+    /// What does a router configuration do that its author may not expect?
+    Lint(lint::Args),
     /// What can a scenario name? GPUs, models, workload presets, routing policies.
     Catalog(catalog::Args),
     /// Where does a figure come from? One step's time, op by op.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Lint(args) => lint::run(&args),
         Command::Catalog(args) => catalog::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),

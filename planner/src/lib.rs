@@ -10,6 +10,7 @@
 //! | many runs at once, and replications of one scenario | `replicate` |
 //! | variants on the same traffic, held against each other | `compare` |
 //! | one step's time, op by op | `explain` |
+//! | hazards of a router configuration | `lint` |
 //! | what scenarios can name | `catalog` |
 //! | what a workload is like, in figures | `trace_info` |
 
@@ -21,6 +22,7 @@ pub mod error;
 pub mod explain;
 mod forms;
 mod hardware;
+pub mod lint;
 mod output;
 mod profile;
 pub mod replicate;
