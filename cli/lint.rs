@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use forerun_planner::assemble::assemble;
 use forerun_planner::error::Error;
 use forerun_planner::lint::{Duration, Pods, Surroundings, lint_file};
 use forerun_planner::scenario::read::{self, Origin};
@@ -47,7 +46,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let pods = match &args.scenario {
         Some(path) => {
             let loaded = read::read(Origin::File(path), &[]).map_err(Error::Input)?;
-            Pods::of(&assemble(&loaded).map_err(Error::Input)?)
+            Pods::of(&loaded).map_err(Error::Input)?
         }
         None => None,
     };

@@ -9,11 +9,14 @@ mod rest;
 use std::path::Path;
 
 use forerun_policies::epp::config::{Config, LoadError, LoadOptions, Plugin, Upstream};
+use forerun_policies::epp::filters::ROLE_LABEL;
 use forerun_sim::time::Span;
 use serde::Serialize;
 
-use crate::assemble::Assembled;
+use crate::assemble::{Hardware, assemble};
 use crate::error::InputError;
+use crate::scenario::PoolSpec;
+use crate::scenario::read::{Loaded, read_text};
 
 pub use forerun_workloads::units::Duration;
 pub use report::Report;
@@ -59,16 +62,20 @@ pub struct Finding {
 }
 
 /// What is known of the pods.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pods {
-    /// vLLM's block size, in tokens.
+    /// vLLM's block size on the smallest replica, in tokens.
     pub block_tokens: u32,
     /// KV blocks of the smallest replica.
     pub num_blocks: u32,
+    /// Bytes of KV cache per token, over all GPUs of the smallest replica.
+    pub kv_bytes_per_token: u64,
+    /// The pools with the role of their pods; `None` when those have no such label.
+    pub roles: Vec<(String, Option<String>)>,
 }
 
 /// What a configuration is judged against.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Surroundings {
     /// The pods, where a scenario describes them.
     pub pods: Option<Pods>,
@@ -87,13 +94,32 @@ impl Default for Surroundings {
 }
 
 impl Pods {
-    /// The smallest replica of a fleet.
-    #[must_use]
-    pub fn of(assembled: &Assembled) -> Option<Self> {
-        let engines = assembled.fleet.pools.iter().map(|pool| &pool.engine);
-        let smallest =
-            engines.min_by_key(|engine| u64::from(engine.num_gpu_blocks) * u64::from(engine.block_size))?;
-        Some(Self { block_tokens: smallest.block_size, num_blocks: smallest.num_gpu_blocks })
+    /// The pods of a scenario; `None` when it has none.
+    ///
+    /// # Errors
+    /// When the scenario describes no fleet that could exist.
+    pub fn of(loaded: &Loaded) -> Result<Option<Self>, InputError> {
+        let fleet = assemble(loaded)?.fleet;
+        let default = [PoolSpec::default()];
+        let specs = loaded.scenario.pools.as_deref().unwrap_or(&default);
+        let mut smallest: Option<Self> = None;
+        let mut roles = Vec::new();
+        for (spec, pool) in specs.iter().zip(&fleet.pools) {
+            let Hardware { model, tensor_parallel, kv_element_bytes, .. } =
+                Hardware::new(&loaded.scenario, spec, &loaded.base)?;
+            let per_gpu = model.kv_bytes_per_token(tensor_parallel, kv_element_bytes);
+            let pods = Self {
+                block_tokens: pool.engine.block_size,
+                num_blocks: pool.engine.num_gpu_blocks,
+                kv_bytes_per_token: per_gpu * u64::from(tensor_parallel),
+                roles: Vec::new(),
+            };
+            if smallest.as_ref().is_none_or(|smallest| pods.tokens() < smallest.tokens()) {
+                smallest = Some(pods);
+            }
+            roles.push((pool.name.clone(), pool.labels.get(ROLE_LABEL).cloned()));
+        }
+        Ok(smallest.map(|smallest| Self { roles, ..smallest }))
     }
 
     fn tokens(&self) -> u64 {
@@ -107,9 +133,7 @@ impl Pods {
 /// When the file cannot be read, or the router would refuse it for a reason that is no known hazard.
 pub fn lint_file(path: &Path, surroundings: &Surroundings) -> Result<Report, InputError> {
     let place = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        InputError::new(format!("{place}: cannot be read: {e}; name an EndpointPickerConfig"))
-    })?;
+    let text = read_text(path, "router configuration")?;
     let findings =
         lint(&text, surroundings).map_err(|error| InputError::new(error.to_string()).at(&place))?;
     Ok(Report::new(place, findings))
@@ -178,7 +202,8 @@ mod tests {
     }
 
     fn pods(block_tokens: u32, num_blocks: u32) -> Surroundings {
-        Surroundings { pods: Some(Pods { block_tokens, num_blocks }), ..Surroundings::default() }
+        let pods = Pods { block_tokens, num_blocks, kv_bytes_per_token: 163_840, roles: Vec::new() };
+        Surroundings { pods: Some(pods), ..Surroundings::default() }
     }
 
     #[test]
@@ -220,6 +245,45 @@ mod tests {
                 .expect("a known hazard");
         assert_eq!((findings[0].level, findings[0].rule), (Level::Error, "token-load-without-producer"));
         assert!(findings[0].mend.contains("inflight-load-producer"));
+    }
+
+    #[test]
+    fn a_tier_counts_the_blocks_of_its_index() {
+        let producers = "- type: approx-prefix-cache-producer\n  name: gpu\n\
+                         - type: approx-prefix-cache-producer\n  name: cpu\n\
+                         \x20 parameters: {autoTune: false, lruCapacityPerServer: 82000}\n\
+                         - type: prefix-cache-scorer\n  parameters: {prefixMatchInfoProducerName: cpu}";
+        let text = one_profile(producers, "prefix-cache-scorer");
+        let tier = |surroundings: &Surroundings| {
+            let findings = lint(&text, surroundings).expect("a configuration that loads");
+            findings.into_iter().find(|finding| finding.rule == "tier-index-by-hand")
+        };
+        let what = tier(&pods(16, 10_000)).expect("a finding").what;
+        assert!(what.contains("859.8 GB") && what.contains("4.0 times"), "{what}");
+        assert_eq!(tier(&pods(64, 2_500)), None, "the engine's blocks are the index's");
+        assert!(tier(&Surroundings::default()).is_some());
+    }
+
+    #[test]
+    fn pools_that_cannot_prefill_are_named() {
+        let text = config(
+            "- type: prefill-filter\n- type: decode-filter\n- type: disagg-profile-handler",
+            "- name: prefill\n  plugins:\n  - pluginRef: prefill-filter\n\
+             - name: decode\n  plugins:\n  - pluginRef: decode-filter",
+        );
+        let level = |roles: &[Option<&str>]| {
+            let pool = |role: &Option<&str>| ("pool".to_owned(), role.map(str::to_owned));
+            let mut surroundings = pods(64, 1_000);
+            surroundings.pods.as_mut().expect("pods").roles = roles.iter().map(pool).collect();
+            let found = rules(&text, &surroundings);
+            found.iter().find(|finding| finding.1 == "unlabelled-pods-with-prefill").map(|finding| finding.0)
+        };
+        assert_eq!(level(&[Some("prefill"), Some("decode")]), None);
+        assert_eq!(level(&[Some("prefill"), None]), Some(Level::Warning));
+        assert_eq!(level(&[None]), Some(Level::Error));
+        assert_eq!(level(&[Some("decode")]), Some(Level::Error));
+        let found = rules(&text, &Surroundings::default());
+        assert!(found.contains(&(Level::Note, "unlabelled-pods-with-prefill")), "{found:?}");
     }
 
     #[test]

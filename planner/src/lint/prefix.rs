@@ -18,33 +18,25 @@ pub(super) fn check(config: &Config, surroundings: &Surroundings, findings: &mut
     let approximate: Vec<_> = of_kind(config, APPROX).collect();
     for plugin in &approximate {
         let is_tier = approximate.len() > 1 && plugin.parameters["lruCapacityPerServer"].is_i64();
-        findings.extend(approximate_size(plugin, surroundings.pods, is_tier));
+        findings.extend(approximate_size(plugin, surroundings.pods.as_ref(), is_tier));
     }
     for plugin in of_kind(config, PRECISE) {
         findings.extend(estimated_tokens(config, plugin));
-        findings.extend(block_size(plugin, surroundings.pods));
+        findings.extend(block_size(plugin, surroundings.pods.as_ref()));
     }
     findings.extend(default_producer(config));
 }
 
 /// What an approximate index remembers per pod, against what the pod can hold.
-fn approximate_size(plugin: &Plugin, pods: Option<Pods>, is_tier: bool) -> Option<Finding> {
+fn approximate_size(plugin: &Plugin, pods: Option<&Pods>, is_tier: bool) -> Option<Finding> {
     let config = match &plugin.parameters {
         Value::Null => ApproxConfig::default(),
         parameters => ApproxConfig::deserialize(parameters).ok()?,
     };
     let engine_block = pods.map_or(BLOCK_TOKENS_DEFAULT, |pods| pods.block_tokens);
     let block_tokens = config.block_tokens(engine_block);
-    if is_tier {
-        let blocks = config.capacity(0);
-        let tokens = u64::from(blocks) * u64::from(block_tokens);
-        let what = format!(
-            "lruCapacityPerServer {blocks} counts blocks of {block_tokens} tokens, not the engine's of {engine_block}: \
-             the index stands for a tier of {tokens} tokens, {:.1} times what {blocks} engine blocks hold",
-            f64::from(block_tokens) / f64::from(engine_block)
-        );
-        let mend = format!("lruCapacityPerServer: the tier's bytes / KV bytes per token / {block_tokens}");
-        return Some(about(plugin, Level::Warning, "tier-index-by-hand", what, mend));
+    if is_tier && !config.auto_tune {
+        return tier_size(plugin, &config, pods);
     }
     let Some(pods) = pods else {
         let factor = f64::from(block_tokens) / f64::from(engine_block);
@@ -84,6 +76,32 @@ fn approximate_size(plugin: &Plugin, pods: Option<Pods>, is_tier: bool) -> Optio
     Some(about(plugin, level, rule, what, mend))
 }
 
+/// What an index that stands for a tier remembers: its capacity is written by hand, in blocks of its own.
+fn tier_size(plugin: &Plugin, config: &ApproxConfig, pods: Option<&Pods>) -> Option<Finding> {
+    let engine_block = pods.map_or(BLOCK_TOKENS_DEFAULT, |pods| pods.block_tokens);
+    let block_tokens = config.block_tokens(engine_block);
+    let factor = f64::from(block_tokens) / f64::from(engine_block);
+    if factor <= TOO_LARGE {
+        return None;
+    }
+    let blocks = config.capacity(0);
+    let tokens = u64::from(blocks) * u64::from(block_tokens);
+    let bytes = pods.map_or(String::new(), |pods| {
+        let gigabytes = tokens as f64 * pods.kv_bytes_per_token as f64 / 1e9;
+        format!(", {gigabytes:.1} GB at this model's {} bytes per token", pods.kv_bytes_per_token)
+    });
+    let what = format!(
+        "lruCapacityPerServer {blocks} counts blocks of {block_tokens} tokens, not the engine's of {engine_block}: the \
+         index stands for a tier of {tokens} tokens{bytes}, {factor:.1} times what {blocks} engine blocks hold"
+    );
+    let divisor = pods.map_or_else(
+        || format!("{block_tokens} times the KV bytes of a token"),
+        |pods| (u64::from(block_tokens) * pods.kv_bytes_per_token).to_string(),
+    );
+    let mend = format!("lruCapacityPerServer: the tier's bytes per pod, divided by {divisor}");
+    Some(about(plugin, Level::Warning, "tier-index-by-hand", what, mend))
+}
+
 /// A precise index is asked with the hashes of the router's tokens: those have to be the engine's.
 fn estimated_tokens(config: &Config, plugin: &Plugin) -> Option<Finding> {
     let tokenizes = |producer: &Plugin| {
@@ -103,7 +121,7 @@ fn estimated_tokens(config: &Config, plugin: &Plugin) -> Option<Finding> {
 }
 
 /// The block size of a precise index has to be the engine's.
-fn block_size(plugin: &Plugin, pods: Option<Pods>) -> Option<Finding> {
+fn block_size(plugin: &Plugin, pods: Option<&Pods>) -> Option<Finding> {
     let processor = &plugin.parameters["tokenProcessorConfig"];
     let configured = ["blockSizeTokens", "blockSize"].iter().find_map(|key| processor[*key].as_u64());
     let block = configured.unwrap_or(u64::from(BLOCK_TOKENS_DEFAULT));

@@ -1,9 +1,10 @@
 //! Hazards of load, roles, queues and adapters.
 
-use forerun_policies::epp::config::{Config, LoadError, Stage};
+use forerun_policies::epp::config::{Config, LoadError, Plugin, Stage};
+use forerun_policies::epp::filters::{PREFILL_ROLES, ROLE_LABEL};
 use forerun_sim::time::Span;
 
-use super::{Finding, Level, PUBLISHED_COLD_START, ROUTE_TIMEOUT, Surroundings, about, of_kind};
+use super::{Finding, Level, PUBLISHED_COLD_START, Pods, ROUTE_TIMEOUT, Surroundings, about, of_kind};
 
 /// What a queue lives for where the configuration does not say.
 const TTL_DEFAULT: Span = Span::from_secs(60);
@@ -20,7 +21,7 @@ const COUNTING: [&str; 6] = [
 
 pub(super) fn check(config: &Config, surroundings: &Surroundings, findings: &mut Vec<Finding>) {
     time_to_live(config, surroundings, findings);
-    prefill_labels(config, findings);
+    prefill_labels(config, surroundings.pods.as_ref(), findings);
     if surroundings.epp_replicas > 1 {
         local_state(config, surroundings.epp_replicas, findings);
     }
@@ -79,17 +80,30 @@ fn time_to_live(config: &Config, surroundings: &Surroundings, findings: &mut Vec
 }
 
 /// The prefill filter rejects pods without a role; the decode filter takes them.
-fn prefill_labels(config: &Config, findings: &mut Vec<Finding>) {
-    let filters = of_kind(config, "prefill-filter");
-    for plugin in
-        filters.filter(|filter| config.profiles.iter().any(|profile| profile.filters.contains(&filter.name)))
-    {
-        let what = "pods without the label llm-d.ai/role are rejected here, while decode-filter takes them: unlabelled \
-                    prefill pods serve whole requests, and nothing is ever disaggregated, without an error"
-            .to_owned();
-        let mend = "label the pods llm-d.ai/role: prefill and llm-d.ai/role: decode";
-        findings.push(about(plugin, Level::Warning, "unlabelled-pods-with-prefill", what, mend));
+fn prefill_labels(config: &Config, pods: Option<&Pods>, findings: &mut Vec<Finding>) {
+    let is_used =
+        |filter: &&Plugin| config.profiles.iter().any(|profile| profile.filters.contains(&filter.name));
+    for plugin in of_kind(config, "prefill-filter").filter(is_used) {
+        let Some((level, which)) = unlabelled(pods) else { continue };
+        let what = format!(
+            "{which} rejected here, while decode-filter takes pods without the label {ROLE_LABEL}: those serve whole \
+             requests, and nothing is disaggregated to them, without an error"
+        );
+        let mend = format!("label the pods {ROLE_LABEL}: prefill and {ROLE_LABEL}: decode");
+        findings.push(about(plugin, level, "unlabelled-pods-with-prefill", what, mend));
     }
+}
+
+/// Which pods the prefill filter rejects for want of a label, and how bad that is; `None` when it is not.
+fn unlabelled(pods: Option<&Pods>) -> Option<(Level, String)> {
+    let Some(pods) = pods else { return Some((Level::Note, "pods without a role are".to_owned())) };
+    let prefills = |role: &str| PREFILL_ROLES.contains(&role);
+    if !pods.roles.iter().any(|(_, role)| role.as_deref().is_some_and(prefills)) {
+        return Some((Level::Error, "all pools of the scenario are".to_owned()));
+    }
+    let unlabelled: Vec<_> =
+        pods.roles.iter().filter(|(_, role)| role.is_none()).map(|(name, _)| format!("`{name}`")).collect();
+    (!unlabelled.is_empty()).then(|| (Level::Warning, format!("the pods of {} are", unlabelled.join(", "))))
 }
 
 /// Counts and indexes live in one picker; others do not see what it sent.

@@ -6,7 +6,7 @@
 pub mod overrides;
 pub mod read;
 mod slo;
-mod wording;
+pub(crate) mod wording;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -13,7 +13,7 @@ use crate::error::InputError;
 /// The scenario that runs when none is given.
 pub const BUILT_IN: &str = include_str!("../../scenarios/built-in.yaml");
 
-/// A scenario file larger than this is a mistake.
+/// A file larger than this is a mistake.
 const BYTES_MAX: u64 = 4 << 20;
 
 /// A scenario and the folder that its relative paths start from.
@@ -47,25 +47,26 @@ pub fn read(origin: Origin<'_>, overrides: &[Override]) -> Result<Loaded, InputE
         Origin::BuiltIn => (BUILT_IN.to_owned(), "built-in scenario".to_owned(), Path::new("")),
         Origin::CommandLine => ("{}".to_owned(), "command line".to_owned(), Path::new("")),
         Origin::File(path) => {
-            (read_file(path)?, path.display().to_string(), path.parent().unwrap_or(Path::new("")))
+            (read_text(path, "scenario")?, path.display().to_string(), path.parent().unwrap_or(Path::new("")))
         }
     };
     let scenario = parse(&text, overrides).map_err(|error| error.at(&name))?;
     Ok(Loaded { scenario, base: base.to_owned(), name })
 }
 
-fn read_file(path: &Path) -> Result<String, InputError> {
+/// The text of a file that is `what`: of bounded size, and UTF-8.
+pub(crate) fn read_text(path: &Path, what: &str) -> Result<String, InputError> {
     let wrong = |why: String| InputError::new(format!("{}: {why}", path.display()));
     let metadata = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?;
     if metadata.is_dir() {
-        return Err(wrong("is a folder: name a scenario file".into()));
+        return Err(wrong(format!("is a folder: name a {what} file")));
     }
     // What is not a regular file may be endless.
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| wrong(e.to_string()))?;
     file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| wrong(e.to_string()))?;
     if bytes.len() as u64 > BYTES_MAX {
-        return Err(wrong(format!("has more than {BYTES_MAX} bytes: a scenario has at most so many")));
+        return Err(wrong(format!("has more than {BYTES_MAX} bytes: a {what} has at most so many")));
     }
     String::from_utf8(bytes).map_err(|e| {
         let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];

@@ -18,7 +18,7 @@ const NOT_MODELLED: [(&str, &str); 9] = [
 ];
 
 /// The error of `text`, with line and column in front.
-pub(super) fn yaml_error(error: &YamlError, text: &str) -> InputError {
+pub(crate) fn yaml_error(error: &YamlError, text: &str) -> InputError {
     let error = error.without_snippet();
     let place = error.location().map_or_else(String::new, |at| format!("{}:{}: ", at.line(), at.column()));
     InputError::new(format!("{place}{}", yaml_words(error, text)))

@@ -9,6 +9,10 @@ use crate::epp::plugin::{Context, Filter, Notes, parameters};
 /// The label that says what an endpoint does.
 pub const ROLE_LABEL: &str = "llm-d.ai/role";
 
+/// Values of [`ROLE_LABEL`] that `prefill-filter` keeps. Source: llm-d-router filter/bylabel.
+pub const PREFILL_ROLES: [&str; 5] =
+    ["prefill", "encode-prefill", "prefill-decode", "both", "encode-prefill-decode"];
+
 /// Parameters of `by-label`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -50,7 +54,7 @@ impl ByLabel {
 
     /// Endpoints that prefill. Those without a role do not.
     pub(super) fn prefill() -> Self {
-        Self::role(&["prefill", "encode-prefill", "prefill-decode", "both", "encode-prefill-decode"], false)
+        Self::role(&PREFILL_ROLES, false)
     }
 
     /// Endpoints that encode images. Those without a role do not.

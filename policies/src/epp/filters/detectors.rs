@@ -1,83 +1,32 @@
 //! The saturation detectors as filters: `utilization-detector` and `concurrency-detector`.
 
-use forerun_sim::time::{Span, Time};
-use serde::Deserialize;
+use forerun_sim::time::Time;
 use serde_json::Value;
 
-use crate::epp::flow::parse_go_duration;
-use crate::epp::plugin::{Context, Filter, Notes, parameters};
+use crate::epp::flow::saturation::{ConcurrencyDetector, ConcurrencyMode, UtilizationDetector};
+use crate::epp::plugin::{Context, Filter, Notes};
 use crate::epp::{EndpointState, InFlight};
-
-/// Parameters of `utilization-detector`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-struct UtilizationParameters {
-    /// Waiting requests of a saturated endpoint.
-    queue_depth_threshold: i64,
-    /// KV cache usage of a saturated endpoint.
-    kv_cache_util_threshold: f64,
-    /// Metrics older than this count as saturated: a Go duration.
-    metrics_staleness_threshold: String,
-    /// By what share the filter's limits exceed the thresholds.
-    headroom: f64,
-}
-
-impl Default for UtilizationParameters {
-    fn default() -> Self {
-        Self {
-            queue_depth_threshold: 5,
-            kv_cache_util_threshold: 0.8,
-            metrics_staleness_threshold: "200ms".to_owned(),
-            headroom: 0.0,
-        }
-    }
-}
 
 /// Drops endpoints with stale metrics, and keeps those with waiting < queueDepthThreshold * (1 + headroom) and
 /// usage < kvCacheUtilThreshold * (1 + headroom); all, when none is left.
 /// Source: llm-d-router saturationdetector/utilization.
 pub(super) struct Utilization {
+    detector: UtilizationDetector,
     waiting_max: f64,
     kv_usage_max: f64,
-    staleness_max: Span,
 }
 
 impl Utilization {
     pub(super) fn new(value: &Value) -> Result<Self, String> {
-        let parameters: UtilizationParameters = parameters(value)?;
-        let wrong = |reason: String| Err(format!("invalid utilization detector configuration: {reason}"));
-        let UtilizationParameters { queue_depth_threshold, kv_cache_util_threshold, headroom, .. } =
-            parameters;
-        if queue_depth_threshold <= 0 {
-            return wrong(format!(
-                "queueDepthThreshold must be strictly positive, got {queue_depth_threshold}"
-            ));
-        }
-        if kv_cache_util_threshold <= 0.0 || kv_cache_util_threshold > 1.0 {
-            return wrong(format!(
-                "kvCacheUtilThreshold must be in (0.0, 1.0], got {kv_cache_util_threshold:.6}"
-            ));
-        }
-        if headroom < 0.0 {
-            return wrong(format!("headroom must be a non-negative value, got {headroom:.6}"));
-        }
-        let staleness = &parameters.metrics_staleness_threshold;
-        let Some(staleness_max) = parse_go_duration(staleness) else {
-            return wrong(format!("metricsStalenessThreshold {staleness:?} is not a duration such as 200ms"));
-        };
-        if staleness_max.as_nanos() == 0 {
-            return wrong(format!("metricsStalenessThreshold must be strictly positive, got {staleness}"));
-        }
-        Ok(Self {
-            waiting_max: queue_depth_threshold as f64 * (1.0 + headroom),
-            kv_usage_max: kv_cache_util_threshold * (1.0 + headroom),
-            staleness_max,
-        })
+        let detector = UtilizationDetector::new(value)?;
+        let beyond = 1.0 + detector.headroom;
+        let waiting_max = detector.queue_depth_threshold as f64 * beyond;
+        let kv_usage_max = detector.kv_cache_util_threshold * beyond;
+        Ok(Self { detector, waiting_max, kv_usage_max })
     }
 
     fn accepts(&self, now: Time, state: &EndpointState) -> bool {
-        let fresh = state.scraped_at.is_some_and(|at| now.saturating_since(at) <= self.staleness_max);
-        fresh
+        self.detector.is_fresh(now, state)
             && f64::from(state.metrics.waiting) < self.waiting_max
             && state.metrics.kv_usage < self.kv_usage_max
     }
@@ -92,34 +41,6 @@ impl Filter for Utilization {
     }
 }
 
-/// Parameters of `concurrency-detector`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-struct ConcurrencyParameters {
-    /// Requests in flight of a saturated endpoint.
-    max_concurrency: i64,
-    /// Tokens in flight of a saturated endpoint.
-    max_token_concurrency: i64,
-    /// By what share the filter's limits exceed those.
-    headroom: f64,
-    /// What is limited: `requests`, `tokens` or both (`hybrid`).
-    concurrency_mode: String,
-    /// The producer that counts; empty for the default one.
-    in_flight_load_producer_name: String,
-}
-
-impl Default for ConcurrencyParameters {
-    fn default() -> Self {
-        Self {
-            max_concurrency: 100,
-            max_token_concurrency: 1_000_000,
-            headroom: 0.0,
-            concurrency_mode: "requests".to_owned(),
-            in_flight_load_producer_name: String::new(),
-        }
-    }
-}
-
 /// Keeps endpoints below trunc(maxConcurrency * (1 + headroom)) requests, the same of tokens, or both. It may keep
 /// none. Source: llm-d-router saturationdetector/concurrency.
 pub(super) struct Concurrency {
@@ -129,26 +50,14 @@ pub(super) struct Concurrency {
 
 impl Concurrency {
     pub(super) fn new(value: &Value) -> Result<Self, String> {
-        let parameters: ConcurrencyParameters = parameters(value)?;
-        let wrong = |reason: String| Err(format!("invalid concurrency detector configuration: {reason}"));
-        let ConcurrencyParameters { max_concurrency, max_token_concurrency, headroom, .. } = parameters;
-        for (name, max) in
-            [("maxConcurrency", max_concurrency), ("maxTokenConcurrency", max_token_concurrency)]
-        {
-            if max <= 0 {
-                return wrong(format!("{name} must be strictly positive, got {max}"));
-            }
-        }
-        if headroom < 0.0 {
-            return wrong(format!("headroom must be a non-negative value, got {headroom:.6}"));
-        }
-        let limit = |max: i64| (max as f64 * (1.0 + headroom)) as u64;
-        let (requests_max, tokens_max) = (limit(max_concurrency), limit(max_token_concurrency));
-        Ok(match parameters.concurrency_mode.as_str() {
-            "" | "requests" => Self { requests_max, tokens_max: u64::MAX },
-            "tokens" => Self { requests_max: u64::MAX, tokens_max },
-            "hybrid" => Self { requests_max, tokens_max },
-            other => return wrong(format!("unsupported concurrencyMode: {other:?}")),
+        let detector = ConcurrencyDetector::new(value)?;
+        let limit = |max: i64| (max as f64 * (1.0 + detector.headroom)) as u64;
+        let (requests_max, tokens_max) =
+            (limit(detector.max_concurrency), limit(detector.max_token_concurrency));
+        Ok(match detector.concurrency_mode {
+            ConcurrencyMode::Requests => Self { requests_max, tokens_max: u64::MAX },
+            ConcurrencyMode::Tokens => Self { requests_max: u64::MAX, tokens_max },
+            ConcurrencyMode::Hybrid => Self { requests_max, tokens_max },
         })
     }
 }
@@ -166,6 +75,7 @@ impl Filter for Concurrency {
 mod tests {
     use super::*;
     use crate::epp::plugin::testing::Scene;
+    use forerun_sim::time::Span;
     use serde_json::json;
 
     #[test]

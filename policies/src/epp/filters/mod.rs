@@ -9,7 +9,7 @@ mod session_affinity;
 mod slo_headroom;
 mod utilization;
 
-pub use by_label::ROLE_LABEL;
+pub use by_label::{PREFILL_ROLES, ROLE_LABEL};
 
 use forerun_sim::rng::Stream;
 use serde_json::Value;

@@ -5,10 +5,13 @@
 use std::collections::BTreeMap;
 
 use forerun_sim::time::{Span, Time};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::duration::{go_duration, millis};
 use crate::epp::EndpointState;
+use crate::epp::plugin::parameters;
 
 /// Metrics older than this say nothing (upstream's `DefaultMetricsStalenessThreshold`).
 const STALENESS_DEFAULT: Span = millis(200);
@@ -21,7 +24,7 @@ const UNKNOWN: f64 = 1.0;
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct UtilizationDetector {
     /// Waiting requests of a full endpoint.
-    pub queue_depth_threshold: f64,
+    pub queue_depth_threshold: i64,
     /// KV-cache usage of a full endpoint, 0 to 1.
     pub kv_cache_util_threshold: f64,
     /// An endpoint whose metrics are older counts as full.
@@ -34,7 +37,7 @@ pub struct UtilizationDetector {
 impl Default for UtilizationDetector {
     fn default() -> Self {
         Self {
-            queue_depth_threshold: 5.0,
+            queue_depth_threshold: 5,
             kv_cache_util_threshold: 0.8,
             metrics_staleness_threshold: STALENESS_DEFAULT,
             headroom: 0.0,
@@ -43,6 +46,34 @@ impl Default for UtilizationDetector {
 }
 
 impl UtilizationDetector {
+    /// The detector with these parameters; absent ones are the defaults.
+    ///
+    /// # Errors
+    /// What upstream refuses: unknown fields, thresholds out of range.
+    pub fn new(value: &Value) -> Result<Self, String> {
+        let detector: Self = parameters(value)?;
+        let wrong = |reason: String| Err(format!("invalid utilization detector configuration: {reason}"));
+        let Self { queue_depth_threshold: depth, kv_cache_util_threshold: usage, headroom, .. } = detector;
+        if depth <= 0 {
+            return wrong(format!("queueDepthThreshold must be strictly positive, got {depth}"));
+        }
+        if usage <= 0.0 || usage > 1.0 {
+            return wrong(format!("kvCacheUtilThreshold must be in (0.0, 1.0], got {usage:.6}"));
+        }
+        if headroom < 0.0 {
+            return wrong(format!("headroom must be a non-negative value, got {headroom:.6}"));
+        }
+        if detector.metrics_staleness_threshold == Span::ZERO {
+            return wrong("metricsStalenessThreshold must be strictly positive, got 0s".to_owned());
+        }
+        Ok(detector)
+    }
+
+    /// Whether the endpoint's metrics are young enough to be believed.
+    pub(in crate::epp) fn is_fresh(&self, now: Time, endpoint: &EndpointState) -> bool {
+        endpoint.scraped_at.is_some_and(|at| now.saturating_since(at) <= self.metrics_staleness_threshold)
+    }
+
     /// Mean over the endpoints of max(waiting / threshold, KV usage / threshold). 1 is full; it has no upper bound.
     #[must_use]
     pub fn saturation<'a>(&self, now: Time, endpoints: impl IntoIterator<Item = &'a EndpointState>) -> f64 {
@@ -50,11 +81,10 @@ impl UtilizationDetector {
     }
 
     fn of_endpoint(&self, now: Time, endpoint: &EndpointState) -> f64 {
-        match endpoint.scraped_at {
-            Some(at) if now.saturating_since(at) <= self.metrics_staleness_threshold => {
-                load(endpoint, self.queue_depth_threshold, self.kv_cache_util_threshold)
-            }
-            _ => UNKNOWN,
+        if self.is_fresh(now, endpoint) {
+            load(endpoint, self.queue_depth_threshold as f64, self.kv_cache_util_threshold)
+        } else {
+            UNKNOWN
         }
     }
 }
@@ -71,8 +101,7 @@ pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// What the concurrency detector counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConcurrencyMode {
     /// Requests in flight.
     #[default]
@@ -83,28 +112,71 @@ pub enum ConcurrencyMode {
     Hybrid,
 }
 
+impl<'de> Deserialize<'de> for ConcurrencyMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "" | "requests" => Ok(Self::Requests),
+            "tokens" => Ok(Self::Tokens),
+            "hybrid" => Ok(Self::Hybrid),
+            other => {
+                Err(D::Error::custom(format!("{CONCURRENCY_WRONG}unsupported concurrencyMode: {other:?}")))
+            }
+        }
+    }
+}
+
+/// What upstream puts in front of its reasons.
+const CONCURRENCY_WRONG: &str = "invalid concurrency detector configuration: ";
+
 /// `concurrency-detector`: what this router itself has in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConcurrencyDetector {
     /// What is counted.
     pub concurrency_mode: ConcurrencyMode,
     /// Requests in flight on a full endpoint.
-    pub max_concurrency: f64,
+    pub max_concurrency: i64,
     /// Tokens in flight on a full endpoint.
-    pub max_token_concurrency: f64,
+    pub max_token_concurrency: i64,
     /// Share by which a filter with these parameters goes beyond the limits. Saturation does not use it.
     pub headroom: f64,
+    /// The producer that counts what is in flight; empty is the default one.
+    pub in_flight_load_producer_name: String,
 }
 
 impl Default for ConcurrencyDetector {
     fn default() -> Self {
-        let concurrency_mode = ConcurrencyMode::default();
-        Self { concurrency_mode, max_concurrency: 100.0, max_token_concurrency: 1e6, headroom: 0.0 }
+        Self {
+            concurrency_mode: ConcurrencyMode::default(),
+            max_concurrency: 100,
+            max_token_concurrency: 1_000_000,
+            headroom: 0.0,
+            in_flight_load_producer_name: String::new(),
+        }
     }
 }
 
 impl ConcurrencyDetector {
+    /// The detector with these parameters; absent ones are the defaults.
+    ///
+    /// # Errors
+    /// What upstream refuses: unknown fields and modes, limits out of range.
+    pub fn new(value: &Value) -> Result<Self, String> {
+        let detector: Self = parameters(value)?;
+        let wrong = |reason: String| Err(format!("{CONCURRENCY_WRONG}{reason}"));
+        let limits = [
+            ("maxConcurrency", detector.max_concurrency),
+            ("maxTokenConcurrency", detector.max_token_concurrency),
+        ];
+        if let Some((name, limit)) = limits.into_iter().find(|&(_, limit)| limit <= 0) {
+            return wrong(format!("{name} must be strictly positive, got {limit}"));
+        }
+        if detector.headroom < 0.0 {
+            return wrong(format!("headroom must be a non-negative value, got {:.6}", detector.headroom));
+        }
+        Ok(detector)
+    }
+
     /// What is in flight over what fits; of both kinds the mean over the endpoints.
     #[must_use]
     pub fn saturation<'a>(&self, endpoints: impl IntoIterator<Item = &'a EndpointState>) -> f64 {
@@ -113,27 +185,26 @@ impl ConcurrencyDetector {
             (f64::from(in_flight.requests), in_flight.tokens as f64)
         };
         let loads = endpoints.into_iter().map(of);
+        let (requests_max, tokens_max) = (self.max_concurrency as f64, self.max_token_concurrency as f64);
         let pooled = |(sum, count): (f64, u32), limit: f64| {
             if count == 0 { UNKNOWN } else { sum / (limit * f64::from(count)) }
         };
         match self.concurrency_mode {
-            ConcurrencyMode::Requests => pooled(
-                loads.fold((0.0, 0), |(sum, n), (requests, _)| (sum + requests, n + 1)),
-                self.max_concurrency,
-            ),
-            ConcurrencyMode::Tokens => pooled(
-                loads.fold((0.0, 0), |(sum, n), (_, tokens)| (sum + tokens, n + 1)),
-                self.max_token_concurrency,
-            ),
-            ConcurrencyMode::Hybrid => mean(loads.map(|(requests, tokens)| {
-                (requests / self.max_concurrency).max(tokens / self.max_token_concurrency)
-            })),
+            ConcurrencyMode::Requests => {
+                pooled(loads.fold((0.0, 0), |(sum, n), (requests, _)| (sum + requests, n + 1)), requests_max)
+            }
+            ConcurrencyMode::Tokens => {
+                pooled(loads.fold((0.0, 0), |(sum, n), (_, tokens)| (sum + tokens, n + 1)), tokens_max)
+            }
+            ConcurrencyMode::Hybrid => {
+                mean(loads.map(|(requests, tokens)| (requests / requests_max).max(tokens / tokens_max)))
+            }
         }
     }
 }
 
 /// The detector of a configuration.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Detector {
     /// `utilization-detector`, the default.
     Utilization(UtilizationDetector),
