@@ -98,7 +98,7 @@ mod tests {
     fn nothing_more_is_revoked_in_the_grace_or_before_the_timeout() {
         let mut evictor = with(&[(0, -1), (1, -1), (2, -1)]);
         assert_eq!(revoked(&mut evictor, 10, 0), [2, 1]);
-        [1, 2].map(|id| evictor.ended(RequestId(id)));
+        [1, 2].into_iter().for_each(|id| evictor.ended(RequestId(id)));
         assert!(revoked(&mut evictor, 509, 0).is_empty(), "in the grace");
         assert_eq!(revoked(&mut evictor, 510, 0), [0]);
         evictor.sent(at(600), RequestId(9), -1);
