@@ -1,10 +1,12 @@
 //! The `forerun` command: parses, calls, prints. What it prints comes from the planner.
 
+mod advise;
 mod calibrate;
 mod catalog;
 mod compare;
 mod explain;
 mod lint;
+mod gate;
 mod output;
 mod progress;
 mod scenario;
@@ -34,10 +36,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Which of llm-d's features would pay for this traffic, or is one vLLM the right answer?
+    Advise(Box<advise::Args>),
     /// What happens, exactly, in one scenario?
     Simulate(Box<simulate::Args>),
     /// Which variant is better on the same traffic, and is the difference real?
     Compare(Box<compare::Args>),
+    /// Did this change make anything worse? An exit code for CI.
+    Gate(Box<gate::Args>),
     /// Make the cost model true for a GPU: profiles from measured kernel tables.
     Calibrate(calibrate::Args),
     /// Traces: what is in one?
@@ -55,8 +61,10 @@ enum Command {
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     let result = std::panic::catch_unwind(|| match command {
+        Command::Advise(args) => advise::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Gate(args) => gate::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Lint(args) => lint::run(&args),

@@ -19,10 +19,14 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
+    /// What `forerun advise --format json` prints.
+    Advise,
     /// The scenario file.
     Scenario,
     /// What `forerun simulate --format json` prints.
     Summary,
+    /// What `forerun gate --format json` prints.
+    Gate,
     /// What `forerun compare --format json` prints.
     Compare,
     /// What `forerun trace info --format json` prints.
@@ -31,7 +35,9 @@ enum Name {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let schema = match args.format {
+        Name::Advise => forerun_planner::schema::advise(),
         Name::Scenario => forerun_planner::schema::scenario(),
+        Name::Gate => forerun_planner::schema::gate(),
         Name::Compare => forerun_planner::schema::compare(),
         Name::Summary => forerun_planner::schema::summary(),
         Name::TraceInfo => forerun_planner::schema::trace_info(),

@@ -43,14 +43,14 @@ pub const REPLICATIONS_MAX: u32 = 1000;
 const BATCH_TOKENS_MAX: u32 = 1 << 20;
 
 /// Everything that a run needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Assembled {
     /// The fleet.
     pub fleet: FleetConfig,
     /// The routing policy.
     pub router: Routing,
     /// What arrives.
-    pub workload: Workload,
+    pub workload: Arc<Workload>,
     /// What is asked of the run.
     pub slo: Slo,
     /// Seed of every random stream.
@@ -115,7 +115,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     let spec = scenario.workload.as_ref().ok_or_else(|| {
         in_file(InputError::new("there is no `workload`: name a `trace`, a `preset` or a `synthetic` one"))
     })?;
-    let workload = open(spec, &loaded.base).map_err(|e| in_file(e.into()))?;
+    let workload = Arc::new(open(spec, &loaded.base).map_err(|e| in_file(e.into()))?);
     let overhead = scenario.overhead.clone().unwrap_or_default();
     check_overhead(&overhead).map_err(in_file)?;
     let fleet = FleetConfig {

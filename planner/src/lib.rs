@@ -11,9 +11,12 @@
 //! | variants on the same traffic, held against each other | `compare` |
 //! | one step's time, op by op | `explain` |
 //! | hazards of a router configuration | `lint` |
+//! | whether a change made anything worse | `gate` |
+//! | which of llm-d's features would pay | `advise` |
 //! | what scenarios can name | `catalog` |
 //! | what a workload is like, in figures | `trace_info` |
 
+pub mod advise;
 pub mod assemble;
 pub mod calibrate;
 pub mod catalog;
@@ -21,6 +24,7 @@ pub mod compare;
 pub mod error;
 pub mod explain;
 mod forms;
+pub mod gate;
 mod hardware;
 pub mod lint;
 mod output;

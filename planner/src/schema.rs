@@ -15,6 +15,18 @@ pub fn scenario() -> Value {
     schema
 }
 
+/// JSON Schema of the answer that `forerun gate --format json` prints.
+#[must_use]
+pub fn gate() -> Value {
+    schemars::schema_for!(crate::gate::Gate).to_value()
+}
+
+/// JSON Schema of the answer that `forerun advise --format json` prints.
+#[must_use]
+pub fn advise() -> Value {
+    schemars::schema_for!(crate::advise::Advice).to_value()
+}
+
 /// JSON Schema of the comparison that `forerun compare --format json` prints.
 #[must_use]
 pub fn compare() -> Value {

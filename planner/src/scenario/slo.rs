@@ -1,11 +1,13 @@
 //! The `slo:` section.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use forerun_reports::slo::{AggregateLimit, Limits, Metric, Slo, Statistic};
 use forerun_workloads::units::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::InputError;
 
@@ -90,6 +92,30 @@ slo_spec! {
     e2e_p99: E2e P99, "Limit on the 99th percentile of the end-to-end time.";
 }
 
+/// `ttft=2s,tpot=50ms,attainment=0.95`: the fields of the section in one word.
+impl FromStr for SloSpec {
+    type Err = InputError;
+
+    fn from_str(text: &str) -> Result<Self, InputError> {
+        let wrong = |why: &str| {
+            InputError::new(format!("`{text}`: {why}; write for example ttft=2s,tpot=50ms,attainment=0.95"))
+        };
+        let mut fields = serde_json::Map::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (key, value) = part.split_once('=').ok_or_else(|| wrong(&format!("`{part}` has no `=`")))?;
+            let value = value.trim();
+            let value = value.parse::<f64>().map_or_else(|_| Value::from(value), Value::from);
+            fields.insert(key.trim().to_owned(), value);
+        }
+        if fields.is_empty() {
+            return Err(wrong("there is no limit in it"));
+        }
+        let slo: Self = serde_json::from_value(Value::Object(fields)).map_err(|e| wrong(&e.to_string()))?;
+        slo.resolve()?;
+        Ok(slo)
+    }
+}
+
 impl SloSpec {
     /// What is asked of a run.
     ///
@@ -107,5 +133,20 @@ impl SloSpec {
             aggregate: self.aggregate(),
             attainment: self.attainment,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_from_one_word() {
+        let slo: SloSpec = "ttft=2s, tpot=50ms,attainment=0.9,ttft_p99=5s".parse().unwrap();
+        assert_eq!((slo.ttft.unwrap().to_string(), slo.attainment), ("2s".to_owned(), Some(0.9)));
+        assert!(slo.tpot.is_some() && slo.ttft_p99.is_some());
+        for wrong in ["", "ttft", "ttft=soon", "latency=2s", "attainment=95"] {
+            assert!(wrong.parse::<SloSpec>().is_err(), "{wrong}");
+        }
     }
 }

@@ -1,0 +1,109 @@
+//! `forerun advise`.
+
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use forerun_planner::advise::{Asked, REQUESTS, Thresholds, advise};
+use forerun_planner::error::Error;
+use forerun_planner::scenario::SloSpec;
+use forerun_planner::scenario::overrides::Override;
+use forerun_planner::scenario::read;
+use forerun_reports::markdown;
+use serde_json::json;
+
+use crate::output::{print, print_document};
+use crate::progress::Bar;
+use crate::scenario::ScenarioArgs;
+
+const EXAMPLES: &str = "\
+The scenario's first pool is one replica; how many of them are needed, and how requests are routed, is searched.
+
+Examples:
+  forerun advise                                       the built-in scenario
+  forerun advise --preset azure-conv --model Qwen/Qwen3-14B --gpu h100-sxm --slo ttft=2s,tpot=50ms
+  forerun advise --trace conversation.jsonl.gz --model meta-llama/Llama-3.1-70B --gpu h200-sxm
+  forerun advise fleet.yaml --min-gain 0.25 --format markdown
+
+Exit codes: 0 done; 2 wrong input; 3 a bug.";
+
+/// Which of llm-d's features would pay for this traffic, or is one vLLM the right answer?
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    scenario: ScenarioArgs,
+    /// What must hold, such as ttft=2s,tpot=50ms,attainment=0.95; stands in place of the scenario's.
+    #[arg(long, value_name = "LIMITS")]
+    slo: Option<SloSpec>,
+    /// Share of GPUs, or GPU-hours, that a feature must save.
+    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::default().min_gain, allow_negative_numbers = true)]
+    min_gain: f64,
+    /// Growth of the traffic within which a change of the answer makes it "not yet".
+    #[arg(long, value_name = "TIMES", default_value_t = Thresholds::default().growth, allow_negative_numbers = true)]
+    growth: f64,
+    /// Share of one GPU's usable memory from which on weights count as near its limit.
+    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::default().weights_share, allow_negative_numbers = true)]
+    weights_share: f64,
+    /// Seconds without requests after which replicas would be stopped (KEDA's cooldown in llm-d's guide).
+    #[arg(long, value_name = "S", default_value_t = Thresholds::default().cooldown_s, allow_negative_numbers = true)]
+    cooldown: f64,
+    /// Seconds from starting a replica to its first token (published for Qwen3-32B on one H100).
+    #[arg(long, value_name = "S", default_value_t = Thresholds::default().cold_start_s, allow_negative_numbers = true)]
+    cold_start: f64,
+    /// Seconds for which the endpoint picker holds a request without a replica (its default).
+    #[arg(long, value_name = "S", default_value_t = Thresholds::default().queue_ttl_s, allow_negative_numbers = true)]
+    queue_ttl: f64,
+    /// Requests of each trial run.
+    #[arg(long, value_name = "N", default_value_t = REQUESTS)]
+    trial_requests: u64,
+    /// The largest fleet that is tried.
+    #[arg(long, value_name = "N", default_value_t = Asked::default().replicas_max)]
+    max_replicas: u32,
+    /// How to print the answer.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// Tables for people.
+    #[default]
+    Table,
+    /// One JSON document for machines.
+    Json,
+    /// Markdown for a pull request or a page.
+    Markdown,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let slo = args.slo.as_ref().map(|slo| Override::new("slo", json!(slo)));
+    let overrides = args.scenario.overrides(slo.into_iter().collect()).map_err(Error::Input)?;
+    let loaded = read::read(args.scenario.origin(), &overrides).map_err(Error::Input)?;
+    let asked = Asked {
+        thresholds: Thresholds {
+            min_gain: args.min_gain,
+            growth: args.growth,
+            weights_share: args.weights_share,
+            cooldown_s: args.cooldown,
+            cold_start_s: args.cold_start,
+            queue_ttl_s: args.queue_ttl,
+        },
+        requests: args.trial_requests,
+        replicas_max: args.max_replicas,
+    };
+    let bar = Bar::new(None);
+    let result = advise(&loaded, &asked, &|progress| bar.show(progress));
+    bar.clear();
+    let mut advice = result?;
+    match args.format {
+        Format::Table => print_document(&advice.to_document())?,
+        Format::Json => print(&advice.to_json())?,
+        Format::Markdown => {
+            // What is pasted should not change from run to run.
+            advice.simulation.wall_s = None;
+            print(&markdown::render(&advice.to_document()))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

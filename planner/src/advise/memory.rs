@@ -1,0 +1,105 @@
+//! Row 3: is the model near, or beyond, one GPU's memory?
+
+use std::collections::BTreeMap;
+
+use super::Study;
+use super::advice::{Answer, Gain, Row, Signal};
+use super::bench::{Setting, could_exist};
+use super::sizes::{Sizes, fleets, mean};
+use super::words::{number, percent, tokens};
+use crate::error::Error;
+
+/// Splits that are compared, as multiples of the present one.
+const SPLITS: [u32; 2] = [2, 4];
+
+/// The row.
+pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
+    let subject = &study.subject;
+    let share = subject.weights_share;
+    let mut row = Row {
+        signal: Signal::Memory,
+        answer: Answer::No,
+        shows: format!("weights {} of one GPU", percent(share)),
+        threshold: percent(study.thresholds.weights_share),
+        gain: None,
+        evidence: vec![format!(
+            "{} KV tokens on {} of {} hold {} contexts of the traffic's mean length",
+            tokens(subject.kv_tokens as f64),
+            subject.tensor_parallel,
+            subject.gpu.name,
+            study
+                .measures
+                .context_tokens
+                .mean
+                .map_or_else(|| "no".to_owned(), |mean| tokens(subject.kv_tokens as f64 / mean))
+        )],
+        flip: None,
+        figures: BTreeMap::from([("weights_share".to_owned(), share)]),
+    };
+    pressure(sizes, &mut row);
+    if share < study.thresholds.weights_share {
+        return Ok(row);
+    }
+    row.answer = Answer::Yes;
+    row.evidence.push(match subject.fits {
+        1 => "the weights fit one GPU, with little room beside them".to_owned(),
+        fewest => format!("the fewest GPUs that hold the weights are {fewest} (tensor parallel)"),
+    });
+    let wider = wider(study, sizes)?;
+    if let Some((gpus, gain)) = &wider {
+        row.evidence.push(format!(
+            "tensor parallel {gpus} instead of {}: {} of the GPUs {}",
+            subject.tensor_parallel,
+            percent(gain.share.abs()),
+            if gain.share >= 0.0 { "saved" } else { "more" }
+        ));
+        row.figures.insert("best_other_tensor_parallel".to_owned(), f64::from(*gpus));
+    }
+    let pays = wider.filter(|(_, gain)| gain.answer(study.thresholds.min_gain) == Answer::Yes);
+    match (pays, subject.fits) {
+        (Some((_, gain)), _) => row.gain = Some(gain),
+        (None, 1) => row.answer = Answer::NotYet,
+        (None, _) => {}
+    }
+    row.evidence.push("KV cache in host memory and shared stores: not simulated in this version".to_owned());
+    Ok(row)
+}
+
+/// How much a lack of KV blocks costs in the plain fleet.
+fn pressure(sizes: &Sizes, row: &mut Row) {
+    let preemptions = mean(sizes.plain.summaries(), |s| {
+        Some(s.kv.preemptions as f64 / (s.requests.arrived as f64).max(1.0))
+    });
+    let waiting =
+        mean(sizes.plain.summaries(), |s| Some(s.latency_ms_by_cause.engine_queue_kv? / s.e2e_ms.mean?));
+    if let (Some(preemptions), Some(waiting)) = (preemptions, waiting) {
+        row.figures.insert("preemptions_per_request".to_owned(), preemptions);
+        row.figures.insert("waiting_for_kv_share".to_owned(), waiting);
+        row.evidence.push(format!(
+            "plain fleet: {} of the time waits for KV blocks, {} preemptions per 1000 requests",
+            percent(waiting),
+            number(preemptions * 1000.0)
+        ));
+    }
+}
+
+/// Of the wider splits the one that needs fewest GPUs, and what it saves.
+fn wider(study: &Study<'_>, sizes: &Sizes) -> Result<Option<(u32, Gain)>, Error> {
+    let own = study.subject.tensor_parallel;
+    let mut best: Option<(u32, Gain)> = None;
+    for factor in SPLITS {
+        let gpus = own * factor;
+        if could_exist(&study.subject.loaded, gpus).is_err() {
+            continue;
+        }
+        let setting = Setting { tensor_parallel: Some(gpus), ..Setting::plain(sizes.plain.router) };
+        let guess = sizes.plain.most().unwrap_or(1).div_ceil(factor);
+        let found = fleets(study, &[setting], guess, study.bench.seeds.len())?;
+        let gain = found[0].saves_with(&sizes.plain, f64::from(factor));
+        if let Some(gain) = gain.filter(|gain| best.as_ref().is_none_or(|(_, best)| gain.share > best.share))
+        {
+            best = Some((gpus, gain));
+        }
+    }
+    Ok(best)
+}

@@ -1,0 +1,181 @@
+//! Does this traffic need llm-d? The signal table: five signals, each measured on the traffic and, where it can be,
+//! backed by simulations of the same traffic with and without what the signal calls for.
+//!
+//! | step | file |
+//! |---|---|
+//! | what is asked, and with which SLO and split | `subject` |
+//! | trial runs, searches for sizes and rates | `bench` |
+//! | fleets needed by routing policy | `sizes` |
+//! | one row each | `rate`, `prefixes`, `memory`, `adapters`, `bursts` |
+//! | the verdict, and what it takes to run it | `verdict` |
+//! | seed noise and model error | `doubt` |
+//! | how it is shown | `show` |
+
+mod adapters;
+mod advice;
+mod bench;
+mod bursts;
+mod doubt;
+mod memory;
+mod prefixes;
+mod rate;
+mod show;
+mod sizes;
+mod subject;
+mod thresholds;
+mod verdict;
+mod words;
+
+use std::time::Instant;
+
+pub use advice::{
+    Advice, Answer, Doubt, Gain, Kind, Part, ReplicaFacts, Row, Saved, Signal, Simulation, Verdict,
+};
+pub use thresholds::Thresholds;
+
+use forerun_sim::time::Span;
+use forerun_workloads::measure::{Measures, Options, measure};
+
+use crate::assemble::Assembled;
+use crate::error::{Error, InputError};
+use crate::replicate::{WatchRuns, seeds};
+use crate::scenario::read::Loaded;
+use bench::Bench;
+use rate::Capacity;
+use sizes::Sizes;
+use subject::Subject;
+
+/// Requests of each trial run when nobody says.
+pub const REQUESTS: u64 = 5000;
+
+/// The least that a trial run has: of fewer, no percentile means anything.
+const REQUESTS_MIN: u64 = 100;
+
+/// Paired seeds when nobody says.
+pub const SEEDS: u32 = 5;
+
+/// What to ask.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Where answers turn.
+    pub thresholds: Thresholds,
+    /// Requests of each trial run.
+    pub requests: u64,
+    /// The largest fleet that is tried, in replicas.
+    pub replicas_max: u32,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { thresholds: Thresholds::default(), requests: REQUESTS, replicas_max: 128 }
+    }
+}
+
+/// Everything that rows are made from.
+struct Study<'a> {
+    subject: Subject,
+    measures: Measures,
+    bench: Bench<'a>,
+    thresholds: Thresholds,
+    /// A recorded trace is the same for every seed: there is no interval then.
+    recorded: bool,
+}
+
+/// Answers for the scenario in `loaded`: its first pool is one replica, its workload the traffic.
+///
+/// # Errors
+/// When the scenario is wrong or has no arrivals of its own, a threshold is impossible, or `watch` breaks.
+pub fn advise(loaded: &Loaded, asked: &Asked, watch: WatchRuns<'_>) -> Result<Advice, Error> {
+    let started = Instant::now();
+    asked.thresholds.check()?;
+    if asked.requests < REQUESTS_MIN {
+        let why = format!("at least {REQUESTS_MIN} are needed");
+        return Err(InputError::new(format!("--trial-requests {}: {why}", asked.requests)).into());
+    }
+    if !(1..=4096).contains(&asked.replicas_max) {
+        let why = "from 1 to 4096 replicas are tried";
+        return Err(InputError::new(format!("--max-replicas {}: {why}", asked.replicas_max)).into());
+    }
+    let (subject, assembled) = Subject::new(loaded)?;
+    let study = Study::new(subject, &assembled, asked, watch)?;
+    let capacity = Capacity::find(&study)?;
+    let sizes = Sizes::find(&study, &capacity)?;
+    let rows = vec![
+        rate::row(&study, &capacity, &sizes),
+        prefixes::row(&study, &sizes)?,
+        memory::row(&study, &sizes)?,
+        adapters::row(&study, &sizes)?,
+        bursts::row(&study),
+    ];
+    let verdict = verdict::of(&study, &sizes, &rows);
+    let (verdict, doubt) = doubt::of(&study, verdict)?;
+    let mut warnings = study.subject.notes.clone();
+    warnings.extend(assembled.warnings.clone());
+    Ok(Advice {
+        schema: advice::SCHEMA,
+        about: study.about(),
+        replica: capacity.facts(&study)?,
+        hazards: verdict::hazards(&study, &rows),
+        not_simulated: verdict::not_simulated(&study),
+        verdict,
+        rows,
+        doubt,
+        thresholds: study.thresholds,
+        warnings,
+        simulation: Simulation {
+            runs: study.bench.runs(),
+            requests: study.bench.simulated(),
+            requests_per_run: study.bench.requests,
+            seeds: study.bench.seeds.clone(),
+            wall_s: Some(started.elapsed().as_secs_f64()),
+        },
+    })
+}
+
+impl<'a> Study<'a> {
+    fn new(
+        subject: Subject,
+        assembled: &Assembled,
+        asked: &Asked,
+        watch: WatchRuns<'a>,
+    ) -> Result<Self, Error> {
+        let recorded = assembled.workload.is_recorded();
+        let mut source = assembled.workload.source(assembled.seed).map_err(InputError::from)?;
+        let engine = &assembled.fleet.pools[0].engine;
+        let options = Options {
+            warm_up: assembled.fleet.warm_up,
+            block_tokens: engine.block_size,
+            cache_tokens: vec![subject.kv_tokens],
+            idle_gaps: bursts::gaps(&asked.thresholds).into_iter().filter_map(Span::from_secs_f64).collect(),
+            ..Options::default()
+        };
+        let measures = measure(&mut source, &options).map_err(|e| InputError::new(e.to_string()))?;
+        let rate = measures.rates.mean_per_s.filter(|_| measures.requests >= REQUESTS_MIN);
+        let rate = rate.ok_or_else(|| {
+            InputError::new(format!(
+                "{}: {} requests arrive after the warm-up, over {:.1} s: at least {REQUESTS_MIN}, at different times, \
+                 are needed to advise on them",
+                subject.loaded.name, measures.requests, measures.span_s
+            ))
+        })?;
+        let requests = asked.requests.min(measures.requests + measures.warm_up_requests);
+        let count = if recorded { 1 } else { assembled.replications.unwrap_or(SEEDS) };
+        let seeds = seeds(assembled.seed, count);
+        let bench = Bench::new(subject.loaded.clone(), rate, requests, seeds, asked.replicas_max, watch);
+        Ok(Self { subject, measures, bench, thresholds: asked.thresholds, recorded })
+    }
+
+    /// Requests per second that the traffic keeps up: 95 % of its minutes have no more.
+    fn sustained(&self) -> f64 {
+        let rates = &self.measures.rates;
+        rates.sustained_per_s.or(rates.mean_per_s).unwrap_or(0.0)
+    }
+
+    /// What was asked about, in words.
+    fn about(&self) -> Vec<String> {
+        vec![self.subject.about.clone(), self.subject.workload.clone(), self.subject.slo.clone()]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+use std::ops::ControlFlow;
+
+use super::*;
+use crate::scenario::read::parse;
+use forerun_reports::markdown;
+use forerun_reports::terminal::Terminal;
+
+/// The answers for a scenario of the program, with short trial runs.
+fn advice(text: &str, requests: u64) -> Advice {
+    let scenario = parse(text, &["run.replications=2".parse().unwrap()]).unwrap();
+    let loaded = Loaded { scenario, base: "".into(), name: "test".into() };
+    let asked = Asked { requests, replicas_max: 16, ..Asked::default() };
+    advise(&loaded, &asked, &|_| ControlFlow::Continue(())).unwrap()
+}
+
+/// The signals that are answered with yes.
+fn firing(advice: &Advice) -> Vec<Signal> {
+    advice.rows.iter().filter(|row| row.answer == Answer::Yes).map(|row| row.signal).collect()
+}
+
+#[test]
+fn a_trickle_of_unrelated_questions_stays_on_one_vllm() {
+    let advice = advice(include_str!("../../scenarios/signals/none.yaml"), 600);
+    assert_eq!(firing(&advice), []);
+    assert_eq!((advice.verdict.kind, advice.verdict.gpus), (Kind::OneVllm, Some(1)));
+    assert!(advice.doubt.slo_holds.unwrap() > 0.95 && advice.verdict.lift.is_empty());
+    let replica = &advice.replica;
+    assert!(replica.requests_per_s.unwrap() > 10.0 && replica.longest_context_tokens == 131_072);
+    let screen = Terminal::default().render(&advice.to_document());
+    assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    for word in ["Stay on one vLLM", "Not simulated", "P(SLO holds)"] {
+        assert!(screen.contains(word), "{word}: {screen}");
+    }
+    assert!(markdown::render(&advice.to_document()).contains("| 5 bursts |"));
+    assert!(!advice.to_json().contains("NaN"));
+}
+
+#[test]
+fn more_requests_than_one_replica_serves_call_for_plain_replicas() {
+    let advice = advice(include_str!("../../scenarios/signals/rate.yaml"), 2500);
+    assert_eq!(firing(&advice), [Signal::Rate]);
+    assert_eq!(advice.verdict.kind, Kind::PlainReplicas);
+    assert!(advice.verdict.replicas.unwrap() > 1, "{}", advice.verdict.headline);
+}
+
+#[test]
+fn long_shared_documents_call_for_a_router_that_knows_the_caches() {
+    let advice = advice(include_str!("../../scenarios/signals/prefix.yaml"), 2500);
+    let row = advice.row(Signal::Prefixes).unwrap();
+    assert!(row.figures["seen_share"] > 0.8 && row.figures["one_cache_share"] < row.figures["seen_share"]);
+    match sizes::kv_aware() {
+        Some(_) => assert_eq!(firing(&advice), [Signal::Prefixes]),
+        None => assert_eq!((firing(&advice), row.answer), (vec![], Answer::NotYet)),
+    }
+}
+
+#[test]
+fn weights_beyond_one_gpu_call_for_tensor_parallelism_and_nothing_else() {
+    let advice = advice(include_str!("../../scenarios/signals/memory.yaml"), 600);
+    assert_eq!(firing(&advice), [Signal::Memory]);
+    assert_eq!((advice.verdict.kind, advice.verdict.tensor_parallel), (Kind::OneVllm, 2));
+}
+
+#[test]
+fn more_adapters_than_slots_call_for_affinity() {
+    let advice = advice(include_str!("../../scenarios/signals/adapters.yaml"), 1500);
+    assert_eq!(firing(&advice), [Signal::Adapters]);
+    assert!(advice.row(Signal::Adapters).unwrap().gain.unwrap().share > 0.4);
+}
+
+#[test]
+fn windows_of_work_between_silences_call_for_scaling_to_zero() {
+    let advice = advice(include_str!("../../scenarios/signals/bursts.yaml"), 1500);
+    assert_eq!(firing(&advice), [Signal::Bursts]);
+    let gain = advice.row(Signal::Bursts).unwrap().gain.unwrap();
+    assert!(gain.share > 0.6 && gain.pairs == 0, "{gain:?}");
+    assert!(advice.hazards.iter().any(|hazard| hazard.contains("noEndpointRequestTTL")));
+    assert!(advice.verdict.lift.iter().any(|component| component.contains("KEDA")));
+}
+
+#[test]
+fn an_slo_that_no_fleet_holds_is_out_of_reach() {
+    let none = include_str!("../../scenarios/signals/none.yaml").replace("ttft: 1s", "ttft: 1ms");
+    let advice = advice(&none, 200);
+    assert_eq!((advice.verdict.kind, advice.verdict.replicas), (Kind::Unreachable, None));
+}
+
+#[test]
+fn the_same_question_has_the_same_answer() {
+    let answer = || {
+        let mut advice = advice(include_str!("../../scenarios/signals/none.yaml"), 300);
+        advice.simulation.wall_s = None;
+        advice.to_json()
+    };
+    assert_eq!(answer(), answer());
+}
+
+#[test]
+fn traffic_that_waits_for_answers_and_impossible_thresholds_are_refused() {
+    let refused = |text: &str, asked: &Asked| {
+        let loaded = Loaded { scenario: parse(text, &[]).unwrap(), base: "".into(), name: "test".into() };
+        advise(&loaded, asked, &|_| ControlFlow::Continue(())).unwrap_err().to_string()
+    };
+    let preset = "workload: {preset: azure-conv, requests: 200}";
+    let closed = "workload: {preset: azure-conv, requests: 200, loop: {closed: 4}}";
+    assert!(refused(closed, &Asked::default()).contains("workload.loop"));
+    let thresholds = Thresholds { min_gain: 15.0, ..Thresholds::default() };
+    assert!(refused(preset, &Asked { thresholds, ..Asked::default() }).contains("--min-gain 15"));
+    assert!(refused(preset, &Asked { requests: 1, ..Asked::default() }).contains("--trial-requests"));
+    let few = "workload: {preset: azure-conv, requests: 20}";
+    assert!(refused(few, &Asked::default()).contains("at least 100"));
+}

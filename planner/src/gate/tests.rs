@@ -1,0 +1,132 @@
+use std::ops::ControlFlow;
+
+use super::*;
+use crate::replicate::RunsProgress;
+use crate::scenario::overrides::Override;
+use crate::scenario::read::parse;
+use forerun_reports::markdown;
+use forerun_reports::terminal::Terminal;
+
+/// Long prompts of groups over three replicas, near what they can serve.
+const FLEET: &str = "
+model: meta-llama/Llama-3.1-8B
+workload:
+  requests: 1500
+  synthetic:
+    arrival: {poisson: {rate: 18}}
+    input_tokens: 300
+    output_tokens: {lognormal: {median: 60, sigma: 0.5}}
+    shared_prefix: {groups: 40, tokens: 3000}
+slo: {ttft: 1s, tpot: 50ms}
+pools: [{gpu: h100-sxm, replicas: 3}]
+router: {preset: least-requests}
+run: {warm_up: 10s, replications: 6}
+";
+
+fn carry_on(_: RunsProgress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn loaded(text: &str) -> Loaded {
+    Loaded { scenario: parse(text, &[]).unwrap(), base: "".into(), name: "test".into() }
+}
+
+fn baseline(text: &str) -> Baseline {
+    record(&loaded(text), &carry_on).unwrap()
+}
+
+/// The baseline against its own scenario with this change.
+fn changed(baseline: &Baseline, change: &str) -> Result<Gate, Error> {
+    let changes: Vec<Override> = change.split_whitespace().map(|text| text.parse().unwrap()).collect();
+    let loaded = baseline.scenario("".as_ref(), &changes).unwrap();
+    gate(baseline, &loaded, &Tolerances::default(), &carry_on)
+}
+
+#[test]
+fn planted_regressions_are_caught_and_an_improvement_passes() {
+    let baseline = baseline(FLEET);
+    let planted = [
+        ("pools.0.replicas=2", "ttft_p95_ms"),
+        ("engine.num_gpu_blocks=4000", "hit_rate"),
+        ("router.preset=random", "ttft_p95_ms"),
+        ("engine.enable_prefix_caching=false", "hit_rate"),
+    ];
+    for (change, figure) in planted {
+        let gate = changed(&baseline, change).unwrap();
+        let judged = gate.figures.iter().find(|judged| judged.key == figure).unwrap();
+        assert_eq!(
+            (gate.outcome, judged.outcome),
+            (Outcome::Worse, Outcome::Worse),
+            "{change}: {}",
+            gate.headline()
+        );
+    }
+    let gate = changed(&baseline, "pools.0.gpu=h200-sxm cost.gpu_hour_usd=1").unwrap();
+    assert!(gate.passes(), "{}", gate.headline());
+}
+
+#[test]
+fn nothing_changed_passes_a_hundred_times_of_a_hundred() {
+    for seed in 0..100 {
+        let small = FLEET.replace("requests: 1500", "requests: 60").replace("10s", "1s");
+        let small = small.replace("replications: 6", &format!("replications: 2, seed: {seed}"));
+        let baseline = baseline(&small);
+        assert!(changed(&baseline, "").unwrap().passes(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_baseline_is_kept_in_a_file_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("base.json");
+    let small = baseline(&FLEET.replace("requests: 1500", "requests: 100"));
+    small.write(&path).unwrap();
+    assert_eq!(Baseline::read(&path).unwrap(), small);
+    for wrong in ["", "{}", "[1, 2]", "{\"schema\": \"forerun/gate-baseline/v1\"}"] {
+        std::fs::write(&path, wrong).unwrap();
+        let error = Baseline::read(&path).unwrap_err().to_string();
+        assert!(error.contains("base.json") && error.contains("--record"), "{error}");
+    }
+}
+
+#[test]
+fn other_traffic_than_the_baselines_is_refused() {
+    let small = baseline(&FLEET.replace("requests: 1500", "requests: 100"));
+    let error = changed(&small, "workload.requests=120").unwrap_err().to_string();
+    assert!(error.contains("not the baseline's"), "{error}");
+}
+
+#[test]
+fn the_answer_is_shown_as_table_markdown_and_junit() {
+    let small = baseline(&FLEET.replace("requests: 1500", "requests: 300"));
+    let gate = changed(&small, "pools.0.replicas=1").unwrap();
+    assert!(!gate.passes() && gate.headline().starts_with("FAIL: worse"));
+    let screen = Terminal::default().render(&gate.to_document());
+    assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    assert!(markdown::render(&gate.to_document()).contains("**worse**"));
+    let junit = gate.to_junit();
+    assert!(
+        junit.contains("name=\"ttft_mean_ms\"") && junit.contains("<failure message=\"worse than tolerated")
+    );
+    assert_eq!(junit.matches("<testcase").count(), gate.figures.len());
+}
+
+#[test]
+fn tolerances_are_read_and_refused_with_the_mend() {
+    let read = Tolerances::parse(
+        "ttft_p99_ms: 0.2\nhit_rate: off\nattainment: {absolute: 0.05}\nsignificance: 0.01\n",
+    );
+    let read = read.unwrap();
+    assert_eq!((read.by_figure["ttft_p99_ms"].margin(100.0), read.significance), (20.0, 0.01));
+    assert!(!read.by_figure.contains_key("hit_rate"));
+    for (wrong, mend) in [
+        ("ttft_p98_ms: 0.2", "did you mean `ttft_p95_ms`"),
+        ("ttft_p99_ms: -1", "from 0 up"),
+        ("ttft_p99_ms: loose", "`off`"),
+        ("significance: 2", "at most 0.2"),
+        ("ttft_p99_ms: [1]", "a tolerance is"),
+    ] {
+        let error = Tolerances::parse(wrong).unwrap_err().to_string();
+        assert!(error.contains(mend), "{wrong}: {error}");
+    }
+}
