@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use forerun_planner::compare::router_override;
 use forerun_planner::error::{Error, InputError};
-use forerun_planner::gate::{Baseline, Gate, REPLICATIONS, Tolerances, gate, record};
+use forerun_planner::gate::{Baseline, Gate, Tolerances, gate, record};
 use forerun_planner::scenario::overrides::Override;
 use forerun_planner::scenario::read::{self, Origin};
 use forerun_reports::markdown;

@@ -5,7 +5,7 @@ use forerun_reports::statistics::Sample;
 use super::Study;
 use super::advice::{Doubt, Kind, Verdict};
 use super::bench::{Setting, holds};
-use super::sizes::{PLAIN, kv_aware};
+use super::sizes::{KV_AWARE, PLAIN};
 use super::verdict::headline;
 use super::words::percent;
 use crate::error::Error;
@@ -90,7 +90,7 @@ fn at(study: &Study<'_>, verdict: &Verdict) -> Result<Doubt, Error> {
         ..Doubt::default()
     };
     let Some(replicas) = verdict.replicas else { return Ok(doubt) };
-    let router = PLAIN.into_iter().chain(kv_aware()).find(|name| *name == verdict.router).unwrap_or(PLAIN[0]);
+    let router = PLAIN.into_iter().chain(KV_AWARE).find(|name| *name == verdict.router).unwrap_or(PLAIN[0]);
     let setting = Setting::plain(router);
     let bench = &study.bench;
     let fresh = fresh_seeds(study);

@@ -6,7 +6,7 @@ use super::Study;
 use super::advice::{Answer, Gain, Row, Signal};
 use super::bench::Setting;
 use super::rate::SHARING;
-use super::sizes::{Fleets, Sizes, fleets, kv_aware, mean};
+use super::sizes::{Fleets, KV_AWARE, Sizes, fleets, mean};
 use super::words::{number, percent};
 use crate::error::Error;
 
@@ -40,13 +40,13 @@ pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
             number(tokens / study.subject.kv_tokens as f64)
         ));
     }
-    if kv_aware().is_none() {
-        row.answer = Answer::NotYet;
-        row.evidence.push("a router that knows the caches: not simulated in this version".to_owned());
-        return Ok(row);
-    }
     match &sizes.kv_aware {
-        Some(aware) => judge(study, &sizes.plain, aware, &mut row)?,
+        Some(aware) => {
+            judge(study, &sizes.plain, aware, &mut row)?;
+            if let Some(other) = &sizes.other_aware {
+                row.evidence.push(format!("{} needs {}", other.router, other.range()));
+            }
+        }
         None => row.evidence.push("one replica is enough, and its own cache needs no router".to_owned()),
     }
     flip(study, sizes, &mut row)?;
@@ -103,7 +103,7 @@ fn judge(study: &Study<'_>, plain: &Fleets, aware: &Fleets, row: &mut Row) -> Re
 
 /// The traffic at which the answer turns: doubled up to eight times where it does not pay, halved where it does.
 fn flip(study: &Study<'_>, sizes: &Sizes, row: &mut Row) -> Result<(), Error> {
-    let Some(aware) = kv_aware() else { return Ok(()) };
+    let aware = sizes.kv_aware.as_ref().map_or(KV_AWARE[0], |fleets| fleets.router);
     let pays = row.answer == Answer::Yes;
     let base = sizes.plain.most().map_or(1.0, f64::from);
     let mut last = 1.0;

@@ -1,6 +1,5 @@
 //! The smallest fleets that hold the SLO, by routing policy.
 
-use forerun_policies::Preset;
 use forerun_reports::summary::Summary;
 
 use super::Study;
@@ -12,13 +11,9 @@ use crate::error::Error;
 /// Policies that need nothing but a load balancer, the cheaper to run first.
 pub(super) const PLAIN: [&str; 2] = ["round-robin", "least-requests"];
 
-/// llm-d's default: an approximate prefix index and the load of each replica.
-const KV_AWARE: &str = "llm-d-default";
-
-/// The policy that knows caches, if this version has it.
-pub(super) fn kv_aware() -> Option<&'static str> {
-    Preset::find(KV_AWARE).map(|_| KV_AWARE)
-}
+/// Policies that know the caches: llm-d's default with an approximate index, and its exact index of KV events, which
+/// asks more of whoever runs it.
+pub(super) const KV_AWARE: [&str; 2] = ["llm-d-default", "llm-d-precise"];
 
 /// The fleets of one policy, one for each seed; `None` where no fleet that was tried holds the SLO.
 #[derive(Clone, Debug)]
@@ -32,8 +27,10 @@ pub(super) struct Fleets {
 pub(super) struct Sizes {
     /// The cheapest policy of those that need no more than a load balancer.
     pub plain: Fleets,
-    /// The policy that knows caches; absent where one replica is enough, or this version has no such policy.
+    /// The cheaper of the policies that know the caches; absent where one replica is enough.
     pub kv_aware: Option<Fleets>,
+    /// The other of them.
+    pub other_aware: Option<Fleets>,
 }
 
 impl Sizes {
@@ -44,14 +41,16 @@ impl Sizes {
         let mut plain = fleets(study, &plain, guess, study.bench.seeds.len())?.into_iter();
         let first = plain.next().ok_or_else(|| Error::Internal("no policy was tried".into()))?;
         let plain = plain.fold(first, |best, other| if other.cost() < best.cost() { other } else { best });
-        let kv_aware = match kv_aware().filter(|_| plain.most() != Some(1)) {
-            Some(router) => {
-                let guess = plain.most().unwrap_or(guess);
-                fleets(study, &[Setting::plain(router)], guess, study.bench.seeds.len())?.pop()
+        let mut aware = match plain.most() {
+            Some(1) => Vec::new(),
+            most => {
+                fleets(study, &KV_AWARE.map(Setting::plain), most.unwrap_or(guess), study.bench.seeds.len())?
             }
-            None => None,
         };
-        Ok(Self { plain, kv_aware })
+        // Stable: of equals the first stays first.
+        aware.sort_by(|a, b| a.cost().total_cmp(&b.cost()));
+        let mut aware = aware.into_iter();
+        Ok(Self { plain, kv_aware: aware.next(), other_aware: aware.next() })
     }
 }
 

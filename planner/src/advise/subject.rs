@@ -81,7 +81,7 @@ impl Subject {
         let usable = gpu.memory_gib * utilization * (1u64 << 30) as f64;
         let engine = &assembled.fleet.pools[0].engine;
         let kv_tokens = u64::from(engine.num_gpu_blocks - 1) * u64::from(engine.block_size);
-        let weights_share = model.weight_bytes() as f64 / usable;
+        let weights_share = model.weight_bytes() / usable;
         let gpus = if tensor_parallel > 1 { format!("{tensor_parallel} x ") } else { String::new() };
         let about = format!(
             "One replica: {} on {gpus}{} (weights {} of one GPU, {} KV tokens).",

@@ -48,10 +48,11 @@ fn long_shared_documents_call_for_a_router_that_knows_the_caches() {
     let advice = advice(include_str!("../../scenarios/signals/prefix.yaml"), 2500);
     let row = advice.row(Signal::Prefixes).unwrap();
     assert!(row.figures["seen_share"] > 0.8 && row.figures["one_cache_share"] < row.figures["seen_share"]);
-    match sizes::kv_aware() {
-        Some(_) => assert_eq!(firing(&advice), [Signal::Prefixes]),
-        None => assert_eq!((firing(&advice), row.answer), (vec![], Answer::NotYet)),
-    }
+    assert_eq!(firing(&advice), [Signal::Prefixes]);
+    assert_eq!(advice.verdict.kind, Kind::LlmD);
+    assert!(
+        row.gain.unwrap().share > 0.15 && row.figures["kv_aware_hit_rate"] > row.figures["plain_hit_rate"]
+    );
 }
 
 #[test]

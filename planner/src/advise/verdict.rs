@@ -2,7 +2,7 @@
 
 use super::Study;
 use super::advice::{Answer, Kind, Part, Row, Signal, Verdict};
-use super::sizes::{Fleets, Sizes, kv_aware};
+use super::sizes::{Fleets, Sizes};
 use super::words::{number, percent, plural, seconds};
 
 /// The verdict.
@@ -14,7 +14,7 @@ pub(super) fn of(study: &Study<'_>, sizes: &Sizes, rows: &[Row]) -> Verdict {
     let replicas = fleet.most();
     let mut parts = Vec::new();
     let candidates = [
-        (Signal::Prefixes, "prefix-cache-aware routing (llm-d's endpoint picker with an approximate index)"),
+        (Signal::Prefixes, "prefix-cache-aware routing by llm-d's endpoint picker"),
         (
             Signal::Adapters,
             "affinity of LoRA adapters to replicas (lora-affinity-scorer), or a larger max_loras",
@@ -152,11 +152,6 @@ pub(super) fn not_simulated(study: &Study<'_>) -> Vec<String> {
         "autoscaling".to_owned(),
         "the CPU of endpoint picker and gateway".to_owned(),
     ];
-    if kv_aware().is_none() {
-        left.insert(0, "routers that know the caches".to_owned());
-    } else {
-        left.push("routing by KV events (precise index)".to_owned());
-    }
     if study.measures.adapters.distinct > 0 {
         left.push("the time that loading an adapter takes".to_owned());
     }

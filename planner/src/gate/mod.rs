@@ -68,8 +68,11 @@ pub fn gate(
         let last = look + 1 == looks.len();
         let gate = judge::judge(baseline, &runs, tolerances, looks.len(), last);
         if last || gate.outcome != Outcome::Undecided {
-            let about = assembled.about.clone();
-            return Ok(Gate { about, wall_s: Some(started.elapsed().as_secs_f64()), ..gate });
+            return Ok(Gate {
+                about: assembled.about,
+                wall_s: Some(started.elapsed().as_secs_f64()),
+                ..gate
+            });
         }
     }
     Err(Error::Internal("a baseline without runs was accepted".into()))
