@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use forerun_planner::calibrate::import;
+use forerun_planner::calibrate::{ImportOptions, about, import};
 use forerun_planner::error::Error;
+use forerun_planner::fits::{fit, report, update};
 
 use crate::output::print;
 
@@ -22,17 +23,36 @@ enum Command {
     Import {
         /// Folder with the tables (LLMServingSim 2.0 layout).
         folder: PathBuf,
+        /// Use skew_fit.csv even where meta.yaml says that it is of another run.
+        #[arg(long)]
+        foreign_skew: bool,
         /// Profile to write: `.json`, or compressed `.json.gz` or `.json.zst`.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
+    },
+    /// Fit the catalog's constants to kernel tables: errors in sample, held out, and on GPUs not fitted to.
+    Fit {
+        /// Folder with a folder of tables for each GPU (AIConfigurator's layout).
+        folder: PathBuf,
+        /// Put the report between the markers of this Markdown file.
+        #[arg(long, value_name = "FILE")]
+        update: Option<PathBuf>,
     },
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
-        Command::Import { folder, output } => {
-            let about = import(folder, output).map_err(Error::Input)?;
-            print(&about.join("\n"))?;
+        Command::Import { folder, foreign_skew, output } => {
+            let options = ImportOptions { foreign_skew: *foreign_skew };
+            let profile = import(folder, output, &options).map_err(Error::Input)?;
+            print(&format!("{}: {}", output.display(), about(&profile).join("\n")))?;
+        }
+        Command::Fit { folder, update: document } => {
+            let all = fit(folder).map_err(Error::Input)?;
+            if let Some(document) = document {
+                update(&all, document).map_err(Error::Input)?;
+            }
+            print(&report(&all))?;
         }
     }
     Ok(ExitCode::SUCCESS)

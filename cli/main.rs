@@ -13,6 +13,7 @@ mod scenario;
 mod schema;
 mod simulate;
 mod trace;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,7 @@ enum Command {
     /// Did this change make anything worse? An exit code for CI.
     Gate(Box<gate::Args>),
     /// Make the cost model true for a GPU: profiles from measured kernel tables.
+    /// Make the cost model true for a GPU: profiles from measured kernel tables, constants fitted to them.
     Calibrate(calibrate::Args),
     /// Traces: what is in one?
     Trace(trace::Args),
@@ -54,6 +56,8 @@ enum Command {
     Catalog(catalog::Args),
     /// Where does a figure come from? One step's time, op by op.
     Explain(explain::Args),
+    /// How near do the figures come to measured servers?
+    Validate(validate::Args),
     /// The JSON Schema of a file format.
     Schema(schema::Args),
 }
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Catalog(args) => catalog::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Validate(args) => validate::run(&args),
         Command::Schema(args) => schema::run(&args),
     });
     match result {

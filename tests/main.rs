@@ -16,3 +16,4 @@ mod router_state_fixtures;
 mod support;
 mod trace_info;
 mod transfers;
+mod validate;

@@ -7,13 +7,16 @@
 //! | GPU, model, types; what fits, what it costs | `hardware` |
 //! | one run to a summary and an outcomes file | `simulate` |
 //! | measured tables to a profile, a profile to a cost model | `calibrate`, `profile` |
+//! | the catalog's constants fitted to tables | `fits` |
 //! | many runs at once, and replications of one scenario | `replicate` |
 //! | variants on the same traffic, held against each other | `compare` |
 //! | one step's time, op by op | `explain` |
 //! | hazards of a router configuration | `lint` |
 //! | whether a change made anything worse | `gate` |
 //! | which of llm-d's features would pay | `advise` |
+//! | the simulator against measured servers | `validate/` |
 //! | what scenarios can name | `catalog` |
+//! | generated parts of documents, files as a whole | `markers`, `output` |
 //! | what a workload is like, in figures | `trace_info` |
 
 pub mod advise;
@@ -23,10 +26,12 @@ pub mod catalog;
 pub mod compare;
 pub mod error;
 pub mod explain;
+pub mod fits;
 mod forms;
 pub mod gate;
 mod hardware;
 pub mod lint;
+mod markers;
 mod output;
 mod profile;
 pub mod replicate;
@@ -35,3 +40,4 @@ pub mod scenario;
 pub mod schema;
 pub mod simulate;
 pub mod trace_info;
+pub mod validate;

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::ImportError;
-use super::rows::{Table, find};
+use super::{ImportError, Options};
 use crate::profile::{Grids, Moe, Op, Profile, SCHEMA, SkewTable};
+use crate::rows::{Table, find};
 use crate::smooth::{Scatter, rising};
 
 /// Kernels that run once a step and not once a layer.
@@ -37,7 +37,7 @@ struct Enabled {
     enabled: bool,
 }
 
-pub(super) fn import(folder: &Path) -> Result<Profile, ImportError> {
+pub(super) fn import(folder: &Path, options: &Options) -> Result<Profile, ImportError> {
     let (meta, tensor_parallel) = describe(folder)?;
     let (mut per_layer, mut per_step) = (Vec::new(), Vec::new());
     for mut op in ops(&Table::read(folder, "dense")?, "tokens")? {
@@ -52,7 +52,7 @@ pub(super) fn import(folder: &Path) -> Result<Profile, ImportError> {
     let mut notes = Vec::new();
     let mut attention = attention(&Table::read(folder, "attention")?)?;
     let equal = "unequal decodes take as long as equal ones";
-    let fitted = meta.skew_fit.as_ref().is_none_or(|fit| fit.enabled);
+    let fitted = meta.skew_fit.as_ref().is_none_or(|fit| fit.enabled) || options.foreign_skew;
     if find(folder, "skew_fit").is_none() {
         notes.push(format!("no skew_fit.csv: {equal}"));
     } else if fitted {

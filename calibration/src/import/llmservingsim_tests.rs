@@ -33,7 +33,7 @@ fn tables() -> (TempDir, PathBuf) {
 #[test]
 fn an_imported_profile_gives_the_times_of_its_tables() {
     let (_folder, inner) = tables();
-    let profile = import(&inner).unwrap();
+    let profile = import(&inner, &Options::default()).unwrap();
     let profile = Profile::parse(profile.to_json().as_bytes()).unwrap();
     let model = catalog::model("llama-3.1-8b").unwrap();
     let kernels = profile.kernels(catalog::gpu("h100").unwrap(), model, 1).unwrap();
@@ -55,7 +55,7 @@ fn an_imported_profile_gives_the_times_of_its_tables() {
 #[test]
 fn a_profile_serves_only_what_was_measured() {
     let (_folder, inner) = tables();
-    let profile = import(&inner).unwrap();
+    let profile = import(&inner, &Options::default()).unwrap();
     let (h100, h200) = (catalog::gpu("h100").unwrap(), catalog::gpu("h200").unwrap());
     let (llama, qwen) = (catalog::model("llama-3.1-8b").unwrap(), catalog::model("qwen3-14b").unwrap());
     for (gpu, model, tensor_parallel, part) in [
@@ -80,7 +80,7 @@ fn wrong_tables_are_refused_with_file_and_line() {
     ] {
         let (_folder, inner) = tables();
         fs::write(inner.join(file), text).unwrap();
-        let why = import(&inner).unwrap_err().to_string();
+        let why = import(&inner, &Options::default()).unwrap_err().to_string();
         assert!(why.contains(part) && !why.contains('\n'), "{why}");
     }
 }

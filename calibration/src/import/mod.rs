@@ -7,11 +7,11 @@
 //! Any table may be compressed (`.csv.gz`).
 
 mod llmservingsim;
-mod rows;
 
 use std::path::{Path, PathBuf};
 
 use crate::profile::Profile;
+use crate::rows;
 
 /// Why a folder gives no profile.
 #[derive(Debug, thiserror::Error)]
@@ -24,21 +24,28 @@ pub struct ImportError {
 }
 
 impl ImportError {
-    fn new(path: &Path, why: impl Into<String>) -> Self {
+    pub(crate) fn new(path: &Path, why: impl Into<String>) -> Self {
         Self { path: path.to_owned(), why: why.into() }
     }
+}
+
+/// What a folder of tables does not say itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Use `skew_fit` even where `meta.yaml` says that it is of another run.
+    pub foreign_skew: bool,
 }
 
 /// Makes a profile of the tables in `folder`.
 ///
 /// # Errors
 /// When the folder has none of the known layouts, or its tables are malformed or unusable.
-pub fn import(folder: &Path) -> Result<Profile, ImportError> {
+pub fn import(folder: &Path, options: &Options) -> Result<Profile, ImportError> {
     if !folder.is_dir() {
         return Err(ImportError::new(folder, "is not a folder: give the one that holds the tables"));
     }
     if rows::find(folder, "dense").is_some() {
-        return llmservingsim::import(folder);
+        return llmservingsim::import(folder, options);
     }
     if let Some(inner) = below(folder, "dense") {
         let why =

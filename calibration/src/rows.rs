@@ -1,5 +1,6 @@
 //! Rows of a table: CSV by column names, compressed or not, with bounds on what is read.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,13 +8,14 @@ use std::str::FromStr;
 
 use flate2::read::MultiGzDecoder;
 
-use super::ImportError;
+use crate::import::ImportError;
 
 /// Bytes that a table may have, uncompressed.
 const BYTES_MAX: u64 = 256 << 20;
 
 /// The file of a table: `name`.csv or `name`.csv.gz.
-pub(super) fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+#[must_use]
+pub fn find(folder: &Path, name: &str) -> Option<PathBuf> {
     ["csv", "csv.gz"]
         .map(|extension| folder.join(format!("{name}.{extension}")))
         .into_iter()
@@ -21,21 +23,26 @@ pub(super) fn find(folder: &Path, name: &str) -> Option<PathBuf> {
 }
 
 /// A table in memory.
-pub(super) struct Table {
+#[derive(Debug)]
+pub struct Table {
     path: PathBuf,
     header: csv::StringRecord,
     records: Vec<csv::StringRecord>,
 }
 
 /// One row, by column index.
-pub(super) struct Row<'t> {
+#[derive(Debug)]
+pub struct Row<'t> {
     table: &'t Table,
     number: usize,
 }
 
 impl Table {
     /// Reads `name`.csv or `name`.csv.gz of `folder`.
-    pub(super) fn read(folder: &Path, name: &str) -> Result<Self, ImportError> {
+    ///
+    /// # Errors
+    /// When neither is there, or it is too large or malformed.
+    pub fn read(folder: &Path, name: &str) -> Result<Self, ImportError> {
         let missing = || ImportError::new(folder, format!("has no {name}.csv"));
         let path = find(folder, name).ok_or_else(missing)?;
         let wrong = |why: String| ImportError::new(&path, why);
@@ -54,7 +61,10 @@ impl Table {
     }
 
     /// The index of a column.
-    pub(super) fn column(&self, name: &str) -> Result<usize, ImportError> {
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn column(&self, name: &str) -> Result<usize, ImportError> {
         let found = self.header.iter().position(|own| own.trim() == name);
         found.ok_or_else(|| {
             let columns = self.header.iter().collect::<Vec<_>>().join(", ");
@@ -63,7 +73,10 @@ impl Table {
     }
 
     /// The indices of several columns.
-    pub(super) fn columns<const N: usize>(&self, names: [&str; N]) -> Result<[usize; N], ImportError> {
+    ///
+    /// # Errors
+    /// When one of them is missing.
+    pub fn columns<const N: usize>(&self, names: [&str; N]) -> Result<[usize; N], ImportError> {
         let mut indices = [0; N];
         for (index, name) in indices.iter_mut().zip(names) {
             *index = self.column(name)?;
@@ -72,42 +85,50 @@ impl Table {
     }
 
     /// All rows.
-    pub(super) fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         (0..self.records.len()).map(|number| Row { table: self, number })
     }
 
     /// A finding about the whole table.
-    pub(super) fn error(&self, why: impl Into<String>) -> ImportError {
+    #[must_use]
+    pub fn error(&self, why: impl Into<String>) -> ImportError {
         ImportError::new(&self.path, why)
     }
 }
 
 impl Row<'_> {
     /// The text of a cell.
-    pub(super) fn text(&self, column: usize) -> &str {
+    #[must_use]
+    pub fn text(&self, column: usize) -> &str {
         self.table.records[self.number].get(column).unwrap_or("").trim()
     }
 
     /// The number in a cell.
-    pub(super) fn number<T: FromStr>(&self, column: usize) -> Result<T, ImportError> {
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn number<T: FromStr>(&self, column: usize) -> Result<T, ImportError> {
         self.text(column).parse().map_err(|_| {
             let name = self.table.header.get(column).unwrap_or("");
-            let why = format!(
-                "line {}: `{name}` is {:?}, which is not a number",
-                self.number + 2,
-                self.text(column)
-            );
-            ImportError::new(&self.table.path, why)
+            self.error(format!("`{name}` is {:?}, which is not a number", self.text(column)))
         })
     }
 
     /// The time in a cell, finite and positive.
-    pub(super) fn time(&self, column: usize) -> Result<f64, ImportError> {
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn time(&self, column: usize) -> Result<f64, ImportError> {
         let time: f64 = self.number(column)?;
         if time.is_finite() && time > 0.0 {
             return Ok(time);
         }
-        let why = format!("line {}: {time} is not a time", self.number + 2);
-        Err(ImportError::new(&self.table.path, why))
+        Err(self.error(format!("{time} is not a time")))
+    }
+
+    /// A finding about this row.
+    #[must_use]
+    pub fn error(&self, why: impl fmt::Display) -> ImportError {
+        ImportError::new(&self.table.path, format!("line {}: {why}", self.number + 2))
     }
 }

@@ -1,0 +1,41 @@
+//! `forerun validate`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use forerun_planner::validate::{Options, report, update, validate, write};
+
+use crate::output::print;
+
+/// How near do the figures come to measured servers?
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Folder with one folder for each measured server.
+    folder: PathBuf,
+    /// Folder with kernel tables; without it only the catalog's closed forms are validated.
+    #[arg(long, value_name = "DIR")]
+    silicon: Option<PathBuf>,
+    /// Only this server, or one of its loads: `vllm-qwen3-14b-h100/agg_8rps`.
+    #[arg(long, value_name = "SERVER")]
+    only: Option<String>,
+    /// Write the report (servers.md) and charts of the distributions into this folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Put the report between the markers of this Markdown file, and the charts into a folder of its name beside it.
+    #[arg(long, value_name = "FILE")]
+    update: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let options =
+        Options { folder: &args.folder, silicon: args.silicon.as_deref(), only: args.only.as_deref() };
+    let all = validate(&options)?;
+    if let Some(folder) = &args.out {
+        write(&all, folder)?;
+    }
+    if let Some(document) = &args.update {
+        update(&all, document)?;
+    }
+    print(&report(&all))?;
+    Ok(ExitCode::SUCCESS)
+}
