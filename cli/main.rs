@@ -45,7 +45,6 @@ enum Command {
     Compare(Box<compare::Args>),
     /// Did this change make anything worse? An exit code for CI.
     Gate(Box<gate::Args>),
-    /// Make the cost model true for a GPU: profiles from measured kernel tables.
     /// Make the cost model true for a GPU: profiles from measured kernel tables, constants fitted to them.
     Calibrate(calibrate::Args),
     /// Traces: what is in one?
