@@ -12,7 +12,7 @@ use forerun_sim::cost::{CostModel, StepShape};
 use forerun_sim::engine::config::{EngineConfig, Policy};
 use forerun_sim::engine::{Batch, Engine, EngineRequest, Token};
 use forerun_sim::event::{EventQueue, Rank};
-use forerun_sim::fleet::{self, Client, FleetConfig, KvForm, Overhead, PoolConfig};
+use forerun_sim::fleet::{self, Client, Disaggregation, FleetConfig, KvForm, Overhead, PoolConfig, Role};
 use forerun_sim::kv::extent_pool::ExtentPool;
 use forerun_sim::kv::{Pool, TokenSource};
 use forerun_sim::prompt::{Content, Prompt};
@@ -313,6 +313,9 @@ fn fleet_config(kv: KvForm) -> FleetConfig {
         replicas: 4,
         gpus: 1,
         labels: BTreeMap::new(),
+        role: Role::Both,
+        kv_block_bytes: 1,
+        host: None,
         model_names: vec!["model".into()],
         engine: engine_config(),
         cost: Arc::new(closed_form()),
@@ -322,6 +325,7 @@ fn fleet_config(kv: KvForm) -> FleetConfig {
         kv,
         overhead: Overhead::default(),
         client: Client::default(),
+        disaggregation: Disaggregation::default(),
         warm_up: Time::ZERO,
         horizon: None,
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use forerun_policies::Preset;
 use forerun_sim::cost::{CostModel, Piece, Prepared, StepShape};
 use forerun_sim::engine::config::{EngineConfig, Policy};
-use forerun_sim::fleet::{self, Client, FleetConfig, KvForm, Overhead, PoolConfig};
+use forerun_sim::fleet::{self, Client, Disaggregation, FleetConfig, KvForm, Overhead, PoolConfig, Role};
 use forerun_sim::observer::{Observer, RunTotals};
 use forerun_sim::prompt::{Content, Prompt};
 use forerun_sim::request::{Label, Labels, Outcome, Rejection, ReplicaId, Request, RequestId, Status, Stop};
@@ -79,6 +79,9 @@ pub(crate) fn bare_fleet(replicas: u32, engine: EngineConfig, cost: impl CostMod
         replicas,
         gpus: 1,
         labels: BTreeMap::new(),
+        role: Role::Both,
+        kv_block_bytes: 1,
+        host: None,
         model_names: vec!["a".into()],
         engine,
         cost: Arc::new(cost),
@@ -88,6 +91,7 @@ pub(crate) fn bare_fleet(replicas: u32, engine: EngineConfig, cost: impl CostMod
         kv: KvForm::Extents,
         overhead: Overhead::default(),
         client: Client::default(),
+        disaggregation: Disaggregation::default(),
         warm_up: Time::ZERO,
         horizon: None,
     }
@@ -371,6 +375,7 @@ pub(crate) fn play(config: &FleetConfig, script: Script, policy: &str) -> Run {
 fn play_form(config: &FleetConfig, kv: KvForm, mut script: Script, policy: &str) -> Run {
     let mut router = Watched {
         inner: match Preset::find(policy) {
+            Some(preset) if config.is_disaggregated() => preset.disaggregated_router(7),
             Some(preset) => preset.router(7),
             None => Box::<Curious>::default(),
         },

@@ -12,7 +12,7 @@ use forerun_sim::cost::CostModel;
 use forerun_sim::cost::closed_form::{CPU_PER_REQUEST, CPU_PER_STEP, ClosedForm, ClosedFormInput};
 use forerun_sim::engine::config::{EngineConfig, Policy};
 use forerun_sim::engine::{Batch, Engine, EngineRequest, Handle};
-use forerun_sim::fleet::{Client, FleetConfig, KvForm, Overhead, PoolConfig};
+use forerun_sim::fleet::{Client, Disaggregation, FleetConfig, KvForm, Overhead, PoolConfig, Role};
 use forerun_sim::kv::Pool as _;
 use forerun_sim::prompt::{Content, Prompt};
 use forerun_sim::request::{
@@ -201,6 +201,9 @@ fn pools() -> impl Strategy<Value = Vec<PoolConfig>> {
                 replicas,
                 gpus: 1,
                 labels: BTreeMap::new(),
+                role: Role::Both,
+                kv_block_bytes: 1,
+                host: None,
                 model_names: vec![model.into()],
                 engine,
                 cost,
@@ -253,6 +256,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 tokenize_per_1k_tokens: ns(tokenize),
             },
             client: Client { timeout: timeout.map(ns), retries },
+            disaggregation: Disaggregation::default(),
             warm_up: at(warm_up),
             horizon: horizon.map(at),
         };
@@ -339,6 +343,7 @@ fn statuses_have_their_reasons(scenario: &Scenario, outcome: &Outcome) {
     let spent = outcome.ended.since(outcome.request.arrival);
     match outcome.status {
         Status::Completed => {}
+        Status::Failed(Failure::Transfer) => panic!("nothing is transferred"),
         Status::Failed(Failure::Timeout) => {
             let patience = client.timeout.expect("clients wait for ever otherwise").as_nanos();
             assert_eq!(outcome.retries, client.retries, "a client gives up after its last try");

@@ -12,7 +12,7 @@ use forerun_sim::cost::closed_form::{CPU_PER_REQUEST, CPU_PER_STEP, ClosedForm, 
 use forerun_sim::cost::tables::Limits;
 use forerun_sim::engine::config::{EngineConfig, Policy, batch_defaults};
 pub use forerun_sim::fleet::KvForm;
-use forerun_sim::fleet::{Client, FleetConfig, Overhead, PoolConfig};
+use forerun_sim::fleet::{self, Client, FleetConfig, Overhead, PoolConfig};
 use forerun_sim::kv::sizing::{GPU_MEMORY_UTILIZATION, SizingInput};
 use forerun_sim::time::{Span, Time};
 use forerun_workloads::open::{Workload, open};
@@ -22,6 +22,7 @@ use crate::error::InputError;
 use crate::hardware::{
     self, DEFAULT_GPU, DEFAULT_MODEL, check_split, find_gpu, find_model, kv_element_bytes, sized_blocks,
 };
+use crate::kv;
 use crate::profile::{self, StepCost};
 use crate::routing::Routing;
 use crate::scenario::read::Loaded;
@@ -126,6 +127,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
             timeout: spec.client.timeout.map(|duration| duration.0),
             retries: spec.client.retries,
         },
+        disaggregation: kv::disaggregation(scenario).map_err(in_file)?,
         warm_up,
         horizon,
     };
@@ -271,6 +273,7 @@ fn pools(scenario: &Scenario, base: &Path) -> Result<Vec<ResolvedPool>, InputErr
             "the fleet has {blocks} KV blocks: at most {BLOCKS_MAX} are simulated; lower `replicas` or `num_gpu_blocks`"
         )));
     }
+    kv::check(&pools.iter().map(|pool| &pool.config).collect::<Vec<_>>())?;
     Ok(pools)
 }
 
@@ -280,11 +283,6 @@ fn resolve_pool(
     index: usize,
     base: &Path,
 ) -> Result<ResolvedPool, InputError> {
-    if matches!(spec.role, Some(Role::Prefill | Role::Decode)) {
-        return Err(InputError::new(
-            "this version models pools of `role: both` only: prefill/decode disaggregation is not modelled; remove `role`",
-        ));
-    }
     let replicas = spec.replicas.unwrap_or(1);
     if replicas == 0 {
         return Err(InputError::new("`replicas` is 0: nothing could serve a request; set at least 1"));
@@ -300,7 +298,9 @@ fn resolve_pool(
         None => hardware.closed_form_cost(&limits)?,
     };
     let step_cost = step_cost.scaled(scenario.step_time.unwrap_or_default())?;
-    let Hardware { gpu, model, tensor_parallel, .. } = hardware;
+    let Hardware { gpu, model, tensor_parallel, kv_element_bytes } = hardware;
+    let gpu_token_bytes = model.kv_bytes_per_token(tensor_parallel, kv_element_bytes);
+    let kv_block_bytes = gpu_token_bytes * u64::from(tensor_parallel) * u64::from(engine.block_size);
     let default_name = if index == 0 { "pool".to_owned() } else { format!("pool{}", index + 1) };
     if let Some(name) = &spec.name {
         check_name(name)?;
@@ -311,8 +311,15 @@ fn resolve_pool(
         gpus: tensor_parallel,
         labels: labels(spec),
         model_names: std::iter::once(&model.name).chain(&model.aliases).cloned().collect(),
+        role: match spec.role {
+            None | Some(Role::Both) => fleet::Role::Both,
+            Some(Role::Prefill) => fleet::Role::Prefill,
+            Some(Role::Decode) => fleet::Role::Decode,
+        },
         engine,
         cost: Arc::clone(&step_cost.cost),
+        kv_block_bytes,
+        host: kv::host_tier(scenario, tensor_parallel, kv_block_bytes)?,
     };
     Ok(ResolvedPool { config, gpu, gpu_name: gpu_name.to_owned(), model, step_cost })
 }

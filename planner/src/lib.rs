@@ -30,6 +30,7 @@ pub mod fits;
 mod forms;
 pub mod gate;
 mod hardware;
+mod kv;
 pub mod lint;
 mod markers;
 mod output;

@@ -1,10 +1,12 @@
 //! What the router decides: one policy per file, and the registry that makes them by name.
 
+mod disaggregated;
 pub mod epp;
 mod least_requests;
 mod random;
 mod round_robin;
 
+pub use disaggregated::Disaggregated;
 pub use least_requests::LeastRequests;
 pub use random::Random;
 pub use round_robin::RoundRobin;
@@ -57,6 +59,14 @@ impl Preset {
     #[must_use]
     pub fn router(self, seed: u64) -> Box<dyn Router> {
         (self.make)(seed)
+    }
+
+    /// The policy's router for a fleet in which some replicas only prefill for others.
+    #[must_use]
+    pub fn disaggregated_router(self, seed: u64) -> Box<dyn Router> {
+        /// Random choices of the two are independent.
+        const PREFILL: u64 = u64::from_be_bytes(*b"prefills");
+        Box::new(Disaggregated::new((self.make)(seed), (self.make)(seed ^ PREFILL)))
     }
 }
 

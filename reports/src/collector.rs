@@ -188,6 +188,7 @@ impl Collector {
                 self.requests.failed += 1;
                 match failure {
                     Failure::Timeout => self.failures.timeout += 1,
+                    Failure::Transfer => self.failures.transfer += 1,
                 }
             }
             Status::Rejected(rejection) => {
@@ -206,7 +207,8 @@ impl Collector {
     fn count_kv(&mut self, outcome: &Outcome) {
         if outcome.scheduled.is_some() {
             self.prompt_tokens += u64::from(outcome.request.prompt.tokens());
-            self.hit_tokens.gpu += u64::from(outcome.cached_tokens);
+            self.hit_tokens.gpu += u64::from(outcome.cached_tokens - outcome.cached_cpu_tokens);
+            self.hit_tokens.cpu += u64::from(outcome.cached_cpu_tokens);
             self.duplicate_tokens += u64::from(outcome.duplicate_tokens);
             self.preemptions += u64::from(outcome.preemptions);
         }

@@ -122,11 +122,11 @@ impl<W: io::Write> OutcomeWriter<W> {
         self.show(request.prompt.tokens())?;
         self.show(request.output_tokens)?;
         self.show_some(cached_tokens(outcome))?;
-        // No request is prefilled on a replica other than the one that decodes it.
-        self.absent()?;
-        match outcome.replica {
-            Some(replica) => self.replica(replica)?,
-            None => self.absent()?,
+        for replica in [outcome.prefill_replica, outcome.replica] {
+            match replica {
+                Some(replica) => self.replica(replica)?,
+                None => self.absent()?,
+            }
         }
         self.text(labels.name(request.model))?;
         self.text(labels.name(request.adapter))?;
@@ -148,9 +148,10 @@ impl<W: io::Write> OutcomeWriter<W> {
     /// `cached_gpu_tokens` to `emitted_tokens`.
     fn write_tokens_and_end(&mut self, outcome: &Outcome) -> csv::Result<()> {
         let cached = cached_tokens(outcome);
-        self.show_some(cached)?;
-        // The other tiers: there is no cache but the GPU's.
-        for _ in ["cpu", "disk", "shared"] {
+        self.show_some(cached.map(|tokens| tokens - outcome.cached_cpu_tokens))?;
+        self.show_some(cached.map(|_| outcome.cached_cpu_tokens))?;
+        // There is no cache below host memory.
+        for _ in ["disk", "shared"] {
             self.show_some(cached.map(|_| 0))?;
         }
         self.show(outcome.preemptions)?;

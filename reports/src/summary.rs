@@ -250,6 +250,9 @@ pub struct Failures {
     /// No pool serves the model asked for.
     #[serde(default)]
     pub no_such_model: u64,
+    /// The KV of its prompt was gone when it was to be pulled.
+    #[serde(default)]
+    pub transfer: u64,
 }
 
 /// Figures of one tenant, class or pool, over requests that arrived after the warm-up.
@@ -422,7 +425,7 @@ impl LatencyByCause {
 impl Failures {
     /// Each reason and its count.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 7] {
+    pub fn entries(&self) -> [(&'static str, u64); 8] {
         [
             ("ttl", self.ttl),
             ("timeout", self.timeout),
@@ -431,6 +434,7 @@ impl Failures {
             ("fault", self.fault),
             ("queue_full", self.queue_full),
             ("no_such_model", self.no_such_model),
+            ("transfer", self.transfer),
         ]
     }
 }

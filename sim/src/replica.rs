@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::cost::{CostModel, Prepared, StepShape, StepTime};
-use crate::engine::config::EngineConfig;
+use crate::engine::connector::{Copy, JobId};
 use crate::engine::{Batch, CohortShare, Engine};
 use crate::kv::Pool;
 use crate::ledger::ReplicaClock;
@@ -35,8 +35,19 @@ struct Flight {
     shape: StepShape,
     /// Formed while another batch was in flight: its CPU time overlaps.
     overlapped: bool,
+    /// Copies to host memory that must be over before it starts.
+    flush: Vec<JobId>,
+    /// Whether copies to host memory wait for it, or it for them.
+    moves: bool,
     /// Duration and end, once it has started on the GPU.
     running: Option<(Span, Time)>,
+}
+
+impl Flight {
+    /// Whether it has not started, and nothing keeps it from it.
+    fn may_start(&self) -> bool {
+        self.running.is_none() && self.flush.is_empty()
+    }
 }
 
 /// A step that ended.
@@ -54,6 +65,8 @@ pub(crate) struct Replica<P: Pool> {
     /// Waiting requests whose reason to wait changes when the scheduler looks next: those received since it
     /// last looked, and those that it then passed over for their adapter.
     pub(crate) revisit: Vec<RequestId>,
+    /// Whether KV has come or gone since the scheduler last looked.
+    pub(crate) stirred: bool,
     /// When an idle replica wakes.
     pub(crate) wake: Option<Time>,
     /// Requests that have just left the lockstep of the decodes, with their tokens so far.
@@ -85,15 +98,16 @@ impl std::fmt::Debug for dyn CostModel {
 
 impl<P: Pool> Replica<P> {
     pub(crate) fn new(
-        config: EngineConfig,
+        engine: Engine<P>,
         cost: Arc<dyn CostModel>,
         totals: ReplicaTotals,
         observed_from: Time,
     ) -> Self {
         Self {
-            engine: Engine::new(config),
+            engine,
             clock: ReplicaClock::default(),
             revisit: Vec::new(),
+            stirred: false,
             wake: None,
             dissolved: Vec::new(),
             last_result: Time::ZERO,
@@ -131,6 +145,7 @@ impl<P: Pool> Replica<P> {
         }
         let mut batch = self.spare.pop_back().unwrap_or_default();
         self.engine.schedule(&mut batch);
+        self.stirred = false;
         self.blocked = batch.blocked;
         self.clock.block(now, batch.blocked.unwrap_or(Cause::EngineQueueStep));
         self.note_blocks(now);
@@ -141,12 +156,37 @@ impl<P: Pool> Replica<P> {
     }
 
     /// Puts a batch in flight behind those that are.
-    pub(crate) fn launch(&mut self, batch: Box<Batch>) {
+    pub(crate) fn launch(&mut self, mut batch: Box<Batch>) {
         let mut shape = StepShape::default();
         batch.scheduled.iter().for_each(|part| shape.add(part));
         shape.add_cohort(batch.cohort);
         let overlapped = !self.flights.is_empty();
-        self.flights.push_back(Flight { batch, shape, overlapped, running: None });
+        let flush = std::mem::take(&mut batch.transfers.flush);
+        let moves = !flush.is_empty() || !batch.transfers.stores.is_empty();
+        self.flights.push_back(Flight { batch, shape, overlapped, flush, moves, running: None });
+    }
+
+    /// The stores of the oldest batch in flight that must be over before it starts: nothing that they copy is still
+    /// to be computed.
+    pub(crate) fn take_flushed_stores(&mut self) -> Vec<Copy> {
+        let Some(Flight { batch, flush, running: None, .. }) = self.flights.front_mut() else {
+            return Vec::new();
+        };
+        if flush.is_empty() {
+            return Vec::new();
+        }
+        batch.transfers.stores.extract_if(.., |store| flush.contains(&store.job)).collect()
+    }
+
+    /// A copy is over: whether batches waited for it.
+    pub(crate) fn flushed(&mut self, job: JobId) -> bool {
+        let mut waited = false;
+        for flight in &mut self.flights {
+            let before = flight.flush.len();
+            flight.flush.retain(|&other| other != job);
+            waited |= flight.flush.len() < before;
+        }
+        waited
     }
 
     /// Whether the running step ends at `now`.
@@ -156,7 +196,7 @@ impl<P: Pool> Replica<P> {
 
     /// Starts the oldest batch in flight, unless it runs already or there is none: whether it did.
     pub(crate) fn start_step(&mut self, now: Time) -> bool {
-        let Some(flight) = self.flights.front().filter(|flight| flight.running.is_none()) else {
+        let Some(flight) = self.flights.front().filter(|flight| flight.may_start()) else {
             return false;
         };
         let (shape, overlapped) = (flight.shape, flight.overlapped);
@@ -170,7 +210,7 @@ impl<P: Pool> Replica<P> {
     /// Takes the step that ends at `now` out of flight. Its result is not yet accounted for.
     pub(crate) fn finish_step(&mut self, now: Time) -> DoneStep {
         self.last_result = now;
-        let Flight { batch, shape, overlapped, running } =
+        let Flight { batch, shape, overlapped, running, .. } =
             self.flights.pop_front().expect("a step is running");
         let (span, end) = running.expect("the oldest batch has started");
         debug_assert_eq!(end, now);

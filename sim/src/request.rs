@@ -150,6 +150,8 @@ pub enum Status {
 pub enum Failure {
     /// The client gave up waiting.
     Timeout,
+    /// The KV of its prompt was gone when it was to be pulled.
+    Transfer,
 }
 
 /// Why a request was turned away.
@@ -197,6 +199,7 @@ impl Status {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Failed(Failure::Timeout) => "timeout",
+            Self::Failed(Failure::Transfer) => "transfer",
             Self::Rejected(Rejection::TooLong) => "too_long",
             Self::Rejected(Rejection::QueueFull) => "queue_full",
             Self::Rejected(Rejection::NoSuchModel) => "no_such_model",
@@ -229,7 +232,7 @@ pub enum Cause {
     EngineQueueLora,
     /// From admission to the first token, and recomputation after a preemption.
     OwnPrefill,
-    /// KV transfer between replicas.
+    /// KV transfer between replicas, or from host memory.
     Transfer,
     /// Steps that generate its tokens, at the pace they would have without others' prefills.
     Decode,
@@ -315,6 +318,8 @@ pub struct Outcome {
     pub status: Status,
     /// The replica that served it (the last one, when it was sent again).
     pub replica: Option<ReplicaId>,
+    /// The replica that computed its prompt, when that was another one.
+    pub prefill_replica: Option<ReplicaId>,
     /// When the engine received it.
     pub queued: Option<Time>,
     /// First admission to a batch.
@@ -325,8 +330,10 @@ pub struct Outcome {
     pub ended: Time,
     /// Output tokens delivered.
     pub emitted: u32,
-    /// Prompt tokens found in the GPU's prefix cache at first admission.
+    /// Prompt tokens that were cached at first admission, on the GPU or in host memory.
     pub cached_tokens: u32,
+    /// Those of them that were loaded from host memory.
+    pub cached_cpu_tokens: u32,
     /// Prompt tokens computed although another replica held them at that moment.
     pub duplicate_tokens: u32,
     /// How often it was preempted.
@@ -343,12 +350,14 @@ impl Outcome {
         Self {
             status: Status::Unfinished,
             replica: None,
+            prefill_replica: None,
             queued: None,
             scheduled: None,
             first_token: None,
             ended: request.arrival,
             emitted: 0,
             cached_tokens: 0,
+            cached_cpu_tokens: 0,
             duplicate_tokens: 0,
             preemptions: 0,
             retries: 0,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cost::CostModel;
+use crate::fleet::Role;
 use crate::request::{Label, Rejection, ReplicaId, Request, RequestId};
 use crate::time::{Span, Time};
 
@@ -23,6 +24,8 @@ pub struct EndpointInfo {
     pub model: u32,
     /// Labels of its pod, such as `llm-d.ai/role`.
     pub labels: BTreeMap<String, String>,
+    /// What it does with a request.
+    pub role: Role,
     /// Tokens per KV block.
     pub block_tokens: u32,
     /// KV blocks of its GPU, the null block included: what it reports as `num_gpu_blocks`.
@@ -87,13 +90,15 @@ pub struct View<'a> {
 pub struct Choice {
     /// Index of the replica that answers it.
     pub endpoint: usize,
+    /// Index of the replica that computes its prompt, when that is another one.
+    pub prefill: Option<usize>,
 }
 
 impl Choice {
     /// One replica does all of it.
     #[must_use]
     pub fn alone(endpoint: usize) -> Self {
-        Self { endpoint }
+        Self { endpoint, prefill: None }
     }
 }
 

@@ -3,9 +3,11 @@
 //! [`read`] turns a file, flags and `--set` overrides into a [`Scenario`]; the published JSON Schema is
 //! generated from the types here.
 
+mod kv;
 pub mod overrides;
 pub mod read;
 mod slo;
+mod units;
 pub(crate) mod wording;
 
 use std::collections::BTreeMap;
@@ -16,7 +18,9 @@ use forerun_workloads::units::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use kv::{CpuTierSpec, EvictionSpec, FabricPreset, FabricSpec, OnFailure, TiersSpec};
 pub use slo::{LimitSpec, SloSpec};
+pub use units::{Bandwidth, Bytes};
 
 /// A scenario: what arrives, what serves it, and what is asked of it. Every part has a default.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -53,6 +57,12 @@ pub struct Scenario {
     /// Which replica gets a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub router: Option<RouterSpec>,
+    /// The network between prefill and decode replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fabric: Option<FabricSpec>,
+    /// KV tiers below the GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiers: Option<TiersSpec>,
     /// Fixed costs between client and GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overhead: Option<OverheadSpec>,
@@ -244,9 +254,9 @@ pub struct PoolSpec {
 pub enum Role {
     /// Prefill and decode.
     Both,
-    /// Prefill only; not modelled yet.
+    /// Prefill for others: their KV is pulled by the replicas that decode.
     Prefill,
-    /// Decode only; not modelled yet.
+    /// Decode what others have prefilled.
     Decode,
 }
 

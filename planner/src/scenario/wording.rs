@@ -6,8 +6,8 @@ use crate::error::{InputError, hint};
 
 /// Keys of the published format that this version does not model, and what they would do.
 const NOT_MODELLED: [(&str, &str); 9] = [
-    ("tiers", "KV tiers below the GPU"),
-    ("fabric", "KV transfer between replicas"),
+    ("disk", "KV on a local disk"),
+    ("shared", "KV on a shared file system"),
     ("split", "traffic splitting"),
     ("faults", "faults"),
     ("autoscaling", "autoscaling"),

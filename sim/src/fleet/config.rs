@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::fabric::LinkSpec;
 use crate::cost::CostModel;
 use crate::engine::config::EngineConfig;
+use crate::engine::connector::OffloadConfig;
 use crate::time::{Span, Time};
 
 /// Replicas of one kind.
@@ -18,12 +20,81 @@ pub struct PoolConfig {
     pub gpus: u32,
     /// Labels of its pods.
     pub labels: BTreeMap<String, String>,
+    /// What its replicas do with a request.
+    pub role: Role,
     /// Names under which requests may ask for its model; pools of equal names serve the same model.
     pub model_names: Vec<String>,
     /// Engine arguments.
     pub engine: EngineConfig,
     /// How long its steps take.
     pub cost: Arc<dyn CostModel>,
+    /// Bytes of a KV block, on all GPUs of a replica together.
+    pub kv_block_bytes: u64,
+    /// Host memory of each replica as a tier below its GPUs.
+    pub host: Option<HostTier>,
+}
+
+/// What replicas do with a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Prefill and decode.
+    #[default]
+    Both,
+    /// Prefill for others.
+    Prefill,
+    /// Decode what others have prefilled, or both where nobody does.
+    Decode,
+}
+
+/// Host memory for KV, and the way to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTier {
+    /// What it holds, and what it evicts.
+    pub memory: OffloadConfig,
+    /// Between the GPUs of a replica, all together, and its host memory, in each direction.
+    pub link: LinkSpec,
+}
+
+/// What becomes of a request whose KV cannot be pulled: vLLM's `kv_load_failure_policy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailedPull {
+    /// It fails.
+    #[default]
+    Fail,
+    /// Its prompt is computed where it is decoded.
+    Recompute,
+}
+
+/// How prefill and decode replicas work together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Disaggregation {
+    /// The network adapter of each GPU; a replica has as many as GPUs.
+    pub link: LinkSpec,
+    /// From the prefill replica's answer to the request to the decode replica, API server excluded.
+    pub sidecar: Span,
+    /// What the first pull between two engines takes longer.
+    pub handshake: Span,
+    /// How long a prefill replica holds blocks that nobody asks for.
+    pub lease: Span,
+    /// Whether a decoding engine renews the lease of what waits in its queue.
+    pub heartbeats: bool,
+    /// What becomes of a request whose KV is gone.
+    pub failed_pull: FailedPull,
+}
+
+impl Default for Disaggregation {
+    /// RDMA at 200 Gb/s per GPU. The lease and its heartbeats are vLLM's (`kv_lease_duration`). Engines know each other
+    /// already: the handshake, about 5 s, happens once for a pair. The sidecar's time is an assumption.
+    fn default() -> Self {
+        Self {
+            link: LinkSpec::RDMA_200G,
+            sidecar: Span::from_millis(1),
+            handshake: Span::ZERO,
+            lease: Span::from_secs(30),
+            heartbeats: true,
+            failed_pull: FailedPull::Fail,
+        }
+    }
 }
 
 /// Fixed costs between client and engine.
@@ -77,8 +148,18 @@ pub struct FleetConfig {
     pub overhead: Overhead,
     /// What clients do when they wait too long.
     pub client: Client,
+    /// How prefill and decode replicas work together, if there are any.
+    pub disaggregation: Disaggregation,
     /// Time integrals and counters start here.
     pub warm_up: Time,
     /// Stop here, whatever is still in flight.
     pub horizon: Option<Time>,
+}
+
+impl FleetConfig {
+    /// Whether some replicas only prefill for others.
+    #[must_use]
+    pub fn is_disaggregated(&self) -> bool {
+        self.pools.iter().any(|pool| pool.role == Role::Prefill)
+    }
 }

@@ -1,10 +1,11 @@
 //! How requests end: completed, rejected, unfinished, or given up by their clients.
 
 use super::Fleet;
-use super::live::{Live, Seat};
+use super::live::{Live, Remote, Seat, Stage};
 use crate::kv::Pool;
 use crate::observer::Observer;
 use crate::request::{Failure, Status};
+use crate::router::Endpoint;
 
 impl<O: Observer, P: Pool> Fleet<'_, O, P> {
     /// The client's patience ends.
@@ -14,7 +15,7 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
         }
         self.withdraw(seat);
         let live = self.live.get_mut(seat);
-        let clock = live.outcome.replica.map(|replica| &self.replicas[replica.0 as usize].clock);
+        let clock = live.replica().map(|replica| &self.replicas[replica.0 as usize].clock);
         live.start_again(self.now, clock.unwrap_or(&Default::default()));
         self.send(seat);
     }
@@ -28,25 +29,41 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
             self.held.remove(&id);
         }
         let live = self.live.get_mut(seat);
-        let Some(replica) = live.outcome.replica else { return };
-        let index = replica.0 as usize;
-        if let Some(handle) = live.handle.take() {
+        let (Some(replica), Some(answers)) = (live.replica(), live.outcome.replica) else { return };
+        let (index, remote) = (replica.0 as usize, live.remote);
+        let handle = live.handle.take();
+        if let Some(handle) = handle {
             self.catch_up(index, true);
             self.dissolve(index);
             self.replicas[index].engine.abort(handle);
-            self.replicas[index].note_blocks(self.now);
-            self.announce(index);
+            self.stir(index);
         }
-        let endpoints = &mut self.models[self.model_of_pool[self.pool_of[index]]];
-        endpoints[self.endpoint_of[index]].in_flight -= 1;
+        match remote {
+            Some(Remote { replica, stage: Stage::Prefill }) => {
+                self.endpoint(replica.0 as usize).in_flight -= 1;
+            }
+            // An engine that has not pulled yet says so, and the blocks are free; without one, the lease must end.
+            Some(Remote { stage: Stage::Offered(offer), .. }) if handle.is_some() => {
+                self.release_offer(offer)
+            }
+            _ => {}
+        }
+        self.endpoint(answers.0 as usize).in_flight -= 1;
+    }
+
+    /// What the router sees of a replica.
+    pub(super) fn endpoint(&mut self, index: usize) -> &mut Endpoint {
+        &mut self.models[self.model_of_pool[self.pool_of[index]]][self.endpoint_of[index]]
     }
 
     /// A request ends: exactly once.
     pub(super) fn end(&mut self, seat: Seat, status: Status) {
         self.withdraw(seat);
-        let Live { mut outcome, account, .. } = self.live.remove(seat);
+        let live = self.live.remove(seat);
+        let replica = live.replica();
+        let Live { mut outcome, account, .. } = live;
         let idle = Default::default();
-        let clock = outcome.replica.map_or(&idle, |replica| &self.replicas[replica.0 as usize].clock);
+        let clock = replica.map_or(&idle, |replica| &self.replicas[replica.0 as usize].clock);
         outcome.status = status;
         outcome.ended = self.now;
         outcome.spent = account.close(self.now, clock);

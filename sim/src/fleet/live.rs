@@ -2,9 +2,10 @@
 
 use slab::Slab;
 
+use super::moves::OfferId;
 use crate::engine::Handle;
 use crate::ledger::{Account, ReplicaClock};
-use crate::request::{Cause, Outcome, RequestId};
+use crate::request::{Cause, Outcome, ReplicaId, RequestId};
 use crate::time::Time;
 
 /// Where a request is kept while it is in flight. Engines know requests by their seats.
@@ -33,6 +34,25 @@ pub(super) struct Ticket {
     attempt: u64,
 }
 
+/// The part of a request that another replica than the one that answers has in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remote {
+    /// Who computes its prompt.
+    pub(super) replica: ReplicaId,
+    pub(super) stage: Stage,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its prompt is on its way to the prefill replica, or is computed there.
+    Prefill,
+    /// Its prompt is computed, and its blocks can be pulled.
+    Offered(OfferId),
+    /// Its pull has started, or has failed.
+    Pulled,
+}
+
 /// A request in flight.
 pub(super) struct Live {
     /// What is known of its outcome so far.
@@ -42,6 +62,8 @@ pub(super) struct Live {
     pub(super) last_token: Time,
     /// Whether the router waits to hear of its end.
     pub(super) at_router: bool,
+    /// What another replica computes for it.
+    pub(super) remote: Option<Remote>,
     attempt: u64,
 }
 
@@ -54,8 +76,22 @@ impl Live {
             handle: None,
             last_token: now,
             at_router: false,
+            remote: None,
             attempt: 0,
         }
+    }
+
+    /// The replica that has it now, or will have it next.
+    pub(super) fn replica(&self) -> Option<ReplicaId> {
+        match self.remote {
+            Some(Remote { replica, stage: Stage::Prefill }) => Some(replica),
+            _ => self.outcome.replica,
+        }
+    }
+
+    /// Whether it is on its way to a prefill replica, or there.
+    pub(super) fn is_prefilled_elsewhere(&self) -> bool {
+        matches!(self.remote, Some(Remote { stage: Stage::Prefill, .. }))
     }
 
     /// The client gives up waiting, to send it again.
@@ -63,9 +99,11 @@ impl Live {
         self.account.plain(now, clock, Cause::Overhead);
         let outcome = &mut self.outcome;
         outcome.retries += 1;
-        outcome.replica = None;
+        (outcome.replica, outcome.prefill_replica) = (None, None);
         (outcome.queued, outcome.scheduled, outcome.first_token) = (None, None, None);
         (outcome.emitted, outcome.cached_tokens, outcome.duplicate_tokens) = (0, 0, 0);
+        outcome.cached_cpu_tokens = 0;
+        self.remote = None;
     }
 
     /// Whether no other request can ever have had a prefix in common with this one.

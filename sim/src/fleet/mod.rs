@@ -8,24 +8,28 @@
 //! | a request is sent, held, routed and received | `routing` |
 //! | replicas publish their metrics, and the router scrapes them | `scraping` |
 //! | steps end and begin; tokens are delivered | `serving` |
+//! | prompts computed elsewhere, pulls, loads and stores | `transfers` |
 //! | a request ends, or its client gives up | `ending` |
 //! | what is kept of a request in flight | `live` |
+//! | what is kept of KV under way | `moves`, [`fabric`] |
 
 mod config;
 mod ending;
 mod error;
 pub mod fabric;
 mod live;
+mod moves;
 mod routing;
 mod scraping;
 mod serving;
+mod transfers;
 
 use std::ops::ControlFlow;
 
 use rustc_hash::FxHashMap;
 
 use crate::agenda::Agenda;
-use crate::engine::Token;
+use crate::engine::{Engine, Token};
 use crate::event::{EventQueue, Rank};
 use crate::kv::Pool;
 use crate::kv::block_pool::BlockPool;
@@ -36,9 +40,12 @@ use crate::request::{Label, ReplicaId, RequestId, Status};
 use crate::router::{Adapters, Choice, Endpoint, Metrics, Needs, Router};
 use crate::source::Source;
 use crate::time::Time;
-pub use config::{Client, FleetConfig, KvForm, Overhead, PoolConfig};
+pub use config::{
+    Client, Disaggregation, FailedPull, FleetConfig, HostTier, KvForm, Overhead, PoolConfig, Role,
+};
 pub use error::RunError;
 use live::{LiveSet, Seat, Ticket};
+use moves::Moves;
 
 /// Runs a fleet until every request has ended, or to its horizon.
 ///
@@ -80,6 +87,8 @@ enum Next {
     Arrival,
     /// A request's on its way.
     Event,
+    /// Something under way ends.
+    Transfer,
     /// A replica's.
     Replica(ReplicaId, Rank),
 }
@@ -108,6 +117,9 @@ struct Fleet<'a, O, P: Pool> {
     /// Model of each label seen so far; `None` when no pool serves it.
     model_of_label: FxHashMap<Label, Option<usize>>,
     live: LiveSet,
+    moves: Moves,
+    /// Whether anything ever moves.
+    has_moves: bool,
     events: EventQueue<Event>,
     agenda: Agenda,
     /// What the source announced; to be asked again after it gave a request or was told of an end.
@@ -128,7 +140,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
         let mut names: Vec<&[String]> = Vec::new();
         let mut models: Vec<Vec<Endpoint>> = Vec::new();
         let (mut replicas, mut pool_of, mut model_of_pool) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut endpoint_of, mut infos) = (Vec::new(), Vec::new());
+        let (mut endpoint_of, mut infos, mut has_moves) = (Vec::new(), Vec::new(), false);
         for (index, pool) in config.pools.iter().enumerate() {
             let known = names.iter().position(|served| *served == pool.model_names);
             let model = known.unwrap_or_else(|| {
@@ -149,7 +161,12 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
                     gpus: pool.gpus,
                     ..ReplicaTotals::default()
                 };
-                replicas.push(Replica::new(pool.engine.clone(), pool.cost.clone(), totals, config.warm_up));
+                let mut engine = Engine::new(pool.engine.clone());
+                if let Some(connector) = moves::connector(config, pool) {
+                    engine = engine.connected(&connector);
+                    has_moves = true;
+                }
+                replicas.push(Replica::new(engine, pool.cost.clone(), totals, config.warm_up));
             }
         }
         let agenda = Agenda::new(replicas.len());
@@ -172,6 +189,8 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             release_at: None,
             model_of_label: FxHashMap::default(),
             live: LiveSet::default(),
+            moves: Moves::new(config),
+            has_moves,
             events: EventQueue::default(),
             agenda,
             next_arrival: None,
@@ -198,6 +217,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
                         self.handle(event);
                     }
                 }
+                Next::Transfer => self.end_transfers(),
                 Next::Replica(id, rank) => self.take_turn(id, rank)?,
             }
             until_tick -= 1;
@@ -239,6 +259,13 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
         }
         if let Some(key) = self.events.peek() {
             offer(key, Next::Event);
+        }
+        // When nobody is there any more, nobody waits for what is still under way.
+        if self.has_moves
+            && (self.live.any().is_some() || self.next_arrival.is_some())
+            && let Some(at) = self.moves.next()
+        {
+            offer((at, Rank::Arrival), Next::Transfer);
         }
         Ok(next.map(|((at, _), what)| (at, what)))
     }

@@ -1,9 +1,8 @@
 //! The way of a request: from its client to the router, and from there to the engine of a replica.
 
-use super::live::{Live, Seat, Ticket};
+use super::live::{Live, Remote, Seat, Stage, Ticket};
 use super::scraping::Lookup;
 use super::{Event, Fleet, PoolConfig};
-use crate::engine::EngineRequest;
 use crate::event::Rank;
 use crate::fleet::RunError;
 use crate::kv::Pool;
@@ -24,6 +23,7 @@ pub(super) fn endpoint_info(
         name: format!("{}-{number}", pool.name),
         model: model as u32,
         labels: pool.labels.clone(),
+        role: pool.role,
         block_tokens: pool.engine.block_size,
         num_gpu_blocks: pool.engine.num_gpu_blocks,
         max_loras: pool.engine.max_loras.unwrap_or(0),
@@ -128,6 +128,14 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
         live.outcome.replica = Some(endpoint.replica);
         live.at_router = self.needs.feedback;
         self.replicas[endpoint.replica.0 as usize].count_request(self.now);
+        // A replica that is chosen for both parts does both at once.
+        if let Some(prefill) = choice.prefill.filter(|&prefill| prefill != choice.endpoint) {
+            let endpoint = &mut self.models[model][prefill];
+            endpoint.in_flight += 1;
+            live.remote = Some(Remote { replica: endpoint.replica, stage: Stage::Prefill });
+            live.outcome.prefill_replica = Some(endpoint.replica);
+            self.replicas[endpoint.replica.0 as usize].count_request(self.now);
+        }
         match self.config.overhead.picker {
             picker if self.needs.feedback && picker > Span::ZERO => {
                 self.events.push(self.now + picker, Rank::Arrival, Event::Commit(ticket, choice));
@@ -166,7 +174,7 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
     /// The request reaches its replica's engine.
     pub(super) fn receive(&mut self, Ticket { seat, .. }: Ticket) {
         let live = self.live.get_mut(seat);
-        let index = live.outcome.replica.expect("routed before it is received").0 as usize;
+        let index = live.replica().expect("routed before it is received").0 as usize;
         self.catch_up(index, true);
         let replica = &mut self.replicas[index];
         let live = self.live.get_mut(seat);
@@ -181,9 +189,12 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
         if let Some(rejection) = rejection {
             return self.end(seat, Status::Rejected(rejection));
         }
-        let request = EngineRequest::new(seat.engine_id(), &live.outcome.request, config.max_model_len);
+        let max_model_len = config.max_model_len;
+        let request = self.engine_request(seat, max_model_len);
+        let replica = &mut self.replicas[index];
+        let live = self.live.get_mut(seat);
         live.handle = Some(replica.engine.add(request));
-        live.outcome.queued = Some(self.now);
+        live.outcome.queued.get_or_insert(self.now);
         live.account.plain(self.now, &replica.clock, Cause::EngineQueueStep);
         replica.revisit.push(seat.engine_id());
         if replica.is_idle() {

@@ -87,9 +87,15 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
             }
             self.replicas[index].launch(batch);
         }
+        if self.has_moves {
+            self.start_flushed(index);
+        }
         if self.replicas[index].start_step(self.now) {
             self.steps += 1;
-        } else if self.replicas[index].is_idle() && self.replicas[index].engine.has_requests() {
+        } else if self.replicas[index].is_idle()
+            && self.replicas[index].engine.has_requests()
+            && !self.moves.awaits(index)
+        {
             return Err(self.stuck(index));
         }
         Ok(())
@@ -100,7 +106,7 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
         let (now, index) = (self.now, id.0 as usize);
         let Replica { revisit, clock, .. } = &mut self.replicas[index];
         for request in revisit.drain(..) {
-            let here = |live: &&mut Live| live.outcome.replica == Some(id) && live.account.awaits_a_look();
+            let here = |live: &&mut Live| live.replica() == Some(id) && live.account.awaits_a_look();
             if let Some(live) = self.live.find_mut(Seat::from(request)).filter(here) {
                 live.account.queued(now, clock);
             }
@@ -115,6 +121,9 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
             live.account.plain(now, clock, Cause::EngineQueueLora);
             revisit.push(request);
         }
+        if self.has_moves {
+            self.start_transfers(index, batch);
+        }
         for admission in &batch.admitted {
             self.note_admission(index, rank, admission);
         }
@@ -127,6 +136,7 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
         if live.outcome.scheduled.is_none() {
             live.outcome.scheduled = Some(self.now);
             live.outcome.cached_tokens = admission.hit_tokens;
+            live.outcome.cached_cpu_tokens = live.outcome.cached_cpu_tokens.min(admission.hit_tokens);
             let prompt_tokens = live.outcome.request.prompt.tokens();
             let handle = live.handle.expect("an admitted request is in its engine");
             if live.is_first_of_its_kind() {
@@ -162,11 +172,13 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
         self.replicas[index].note_blocks(self.now);
         self.replicas[index].publish();
         let listed = tokens.iter().filter(|token| !token.lockstep).count() as u32;
-        self.observer.step_done(self.now, id, done.shape.prefill_tokens, listed + lockstep);
+        let unseen = self.unseen(&tokens);
+        self.observer.step_done(self.now, id, done.shape.prefill_tokens, listed + lockstep - unseen);
         if lockstep > 0 {
             // All of them emitted a token in the step before.
             self.observer.token_gaps(self.now, since_last, lockstep);
         }
+        self.start_stores(index, &done.batch);
         self.replicas[index].recycle(done.batch);
         self.deliver(index, &tokens);
         tokens.clear();
@@ -181,6 +193,10 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
             let clock = &self.replicas[index].clock;
             let seat = Seat::from(token.id);
             let live = self.live.get_mut(seat);
+            if live.is_prefilled_elsewhere() {
+                self.prompt_computed(index, seat);
+                continue;
+            }
             live.outcome.emitted = token.emitted;
             if token.lockstep {
                 // Its gap is counted with the others'.

@@ -28,13 +28,14 @@ impl<P: Pool> Replica<P> {
     /// as there are blocks for them.
     fn quiet_steps(&self) -> u64 {
         let steps = self.engine.quiet_steps();
-        if steps == 0 || !self.revisit.is_empty() || !self.dissolved.is_empty() {
+        if steps == 0 || self.stirred || !self.revisit.is_empty() || !self.dissolved.is_empty() {
             return 0;
         }
         let depth = if self.engine.config().async_scheduling { 2 } else { 1 };
         let decodes = self.engine.num_running();
-        let pure =
-            |flight: &Flight| flight.batch.cohort.decodes == decodes && flight.batch.scheduled.is_empty();
+        let pure = |flight: &Flight| {
+            flight.batch.cohort.decodes == decodes && flight.batch.scheduled.is_empty() && !flight.moves
+        };
         if self.flights.len() != depth
             || !self.flights.iter().all(pure)
             || !self.engine.stays_blocked(self.blocked)
