@@ -4,6 +4,7 @@ mod bad_input;
 mod cli;
 mod compare;
 mod curious;
+mod disaggregation;
 mod golden;
 mod golden_fixtures;
 mod harness;

@@ -228,13 +228,13 @@ fn closed_form(engine: &EngineConfig) -> ClosedForm {
 }
 
 #[derive(Clone, Debug)]
-struct Scenario {
-    fleet: FleetConfig,
+pub(crate) struct Scenario {
+    pub(crate) fleet: FleetConfig,
     asks: Vec<Ask>,
     policy: &'static str,
 }
 
-fn scenario() -> impl Strategy<Value = Scenario> {
+pub(crate) fn scenario() -> impl Strategy<Value = Scenario> {
     let some_nanos = |most: u64| prop_oneof![Just(0u64), 0..most];
     let around = (
         (some_nanos(80_000), some_nanos(80_000), some_nanos(900_000)),
@@ -270,7 +270,7 @@ impl Scenario {
         Script::new(lines(&self.asks), labels(), vec![probe(1), probe(2)])
     }
 
-    fn run(&self) -> Run {
+    pub(crate) fn run(&self) -> Run {
         play(&self.fleet, self.script(), self.policy)
     }
 
@@ -328,7 +328,7 @@ impl Scenario {
 // Laws of a run
 
 /// Every request that was sent ends once, and nothing else ends.
-fn every_request_ends_exactly_once(run: &Run) {
+pub(crate) fn every_request_ends_exactly_once(run: &Run) {
     let arrived: BTreeMap<_, _> = run.record.arrived.iter().copied().collect();
     assert_eq!(arrived.len(), run.record.arrived.len(), "sent once");
     let ended: BTreeMap<_, _> =
