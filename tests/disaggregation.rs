@@ -92,10 +92,10 @@ fn without_a_prefill_replica_of_its_model_a_request_is_served_by_one_replica() {
     assert_eq!(outcome.spent.get(Cause::Transfer), Span::ZERO);
 }
 
-/// The second request waits for the decode replica's only slot, longer than its lease.
+/// The second request waits for the decode replica's blocks, longer than its lease.
 fn late(heartbeats: bool, failed_pull: FailedPull) -> Run {
     let mut fleet = split(1, 1);
-    fleet.pools[0].engine.max_num_seqs = 1;
+    (fleet.pools[0].engine.max_model_len, fleet.pools[0].engine.num_gpu_blocks) = (200, 14);
     fleet.disaggregation =
         Disaggregation { lease: ns(100_000), heartbeats, failed_pull, ..fleet.disaggregation };
     play(&fleet, Script::of([request(0, 0, 100, 60), request(1, 0, 100, 3)]), "round-robin")
@@ -113,8 +113,8 @@ fn heartbeats_keep_blocks_and_without_them_a_lease_ends_in_failure_or_in_recompu
     assert!(again.spent.get(Cause::OwnPrefill) >= ns(40_000), "its prompt is computed twice");
 }
 
-/// Mean TTFT of twenty requests, one every 150 us.
-fn ttft(fleet: &FleetConfig, prompt: u32, output: u32, gap: u64) -> f64 {
+/// Mean time of forty requests, one every `gap`.
+fn mean_time(fleet: &FleetConfig, prompt: u32, output: u32, gap: u64) -> f64 {
     let requests = (0..40).map(|id| request(id, id * gap, prompt, output));
     let run = play(fleet, Script::of(requests), "round-robin");
     let sum: u64 = run.record.outcomes.iter().map(|o| o.e2e().expect("completed").as_nanos()).sum();
@@ -125,8 +125,10 @@ fn ttft(fleet: &FleetConfig, prompt: u32, output: u32, gap: u64) -> f64 {
 fn disaggregation_loses_for_short_prompts_and_wins_for_long_ones() {
     let plain = bare_fleet(2, engine(), COST);
     let (short, long) = ((32, 40, 60_000), (3000, 40, 330_000));
-    assert!(ttft(&split(1, 1), short.0, short.1, short.2) > ttft(&plain, short.0, short.1, short.2));
-    assert!(ttft(&split(1, 1), long.0, long.1, long.2) < ttft(&plain, long.0, long.1, long.2));
+    assert!(
+        mean_time(&split(1, 1), short.0, short.1, short.2) > mean_time(&plain, short.0, short.1, short.2)
+    );
+    assert!(mean_time(&split(1, 1), long.0, long.1, long.2) < mean_time(&plain, long.0, long.1, long.2));
 }
 
 fn host(chunks: u32, bandwidth: f64) -> HostTier {
@@ -142,7 +144,7 @@ fn host(chunks: u32, bandwidth: f64) -> HostTier {
 
 /// Two long prompts in turn on a GPU that holds one of them: the outcome of the third request.
 fn evicted(host: Option<HostTier>) -> Run {
-    let mut fleet = bare_fleet(1, EngineConfig { num_gpu_blocks: 80, ..roomy_engine() }, COST);
+    let mut fleet = bare_fleet(1, EngineConfig { num_gpu_blocks: 64, ..roomy_engine() }, COST);
     fleet.pools[0].kv_block_bytes = 160;
     fleet.pools[0].host = host;
     let asks = |id: u64, text| Request {
@@ -157,7 +159,7 @@ fn host_memory_gives_back_what_the_gpu_evicted_and_costs_its_transfer() {
     let without = evicted(None);
     let with = evicted(Some(host(200, 1e9)));
     let third = with.record.outcome(2);
-    assert_eq!(without.record.outcome(2).cached_tokens, 0);
+    assert!(without.record.outcome(2).cached_tokens < 100, "the head of the prompt is evicted last");
     assert!(third.cached_cpu_tokens > 700, "{} tokens", third.cached_cpu_tokens);
     assert!(third.spent.get(Cause::Transfer) > Span::ZERO);
     assert!(third.e2e() < without.record.outcome(2).e2e());

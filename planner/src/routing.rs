@@ -67,10 +67,11 @@ impl Routing {
         }
     }
 
-    /// A router of this policy. Random choices come from a stream of their own: they never move the arrivals.
+    /// A router of this policy, for a fleet in which some replicas only prefill if it `is_disaggregated`. Random choices come from a stream of their own: they never move the arrivals.
     #[must_use]
-    pub fn router(&self, seed: u64) -> Box<dyn Router> {
+    pub fn router(&self, seed: u64, is_disaggregated: bool) -> Box<dyn Router> {
         match self {
+            Self::Preset(preset) if is_disaggregated => preset.disaggregated_router(seed),
             Self::Preset(preset) => preset.router(seed),
             Self::EndpointPicker { config, .. } => {
                 let options = Options { seed, ..Options::default() };

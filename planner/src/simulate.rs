@@ -56,10 +56,7 @@ pub(crate) fn run_once(
         Collector::new(assembled.fleet.warm_up, assembled.slo.clone(), assembled.pool_of_replicas());
     let mut observer = Watch { collector, writer, watcher, ended: 0, progress };
     let mut source = assembled.workload.source(seed).map_err(InputError::from)?;
-    let mut router = match assembled.fleet.is_disaggregated() {
-        true => assembled.router.disaggregated_router(seed),
-        false => assembled.router.router(seed),
-    };
+    let mut router = assembled.router.router(seed, assembled.fleet.is_disaggregated());
     let totals = fleet::run(&assembled.fleet, &mut source, router.as_mut(), &mut observer)?;
     let Watch { collector, writer, .. } = observer;
     if let Some((writer, path)) = writer.zip(outcomes) {

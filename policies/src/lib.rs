@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use epp::config::{Config, LoadOptions};
 use epp::{EppRouter, Options};
-use forerun_sim::router::Router;
+use forerun_sim::router::{Needs, Router};
 
 /// A policy that scenarios can name.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,12 @@ impl Preset {
     pub fn disaggregated_router(self, seed: u64) -> Box<dyn Router> {
         /// Random choices of the two are independent.
         const PREFILL: u64 = u64::from_be_bytes(*b"prefills");
-        Box::new(Disaggregated::new((self.make)(seed), (self.make)(seed ^ PREFILL)))
+        let decode = (self.make)(seed);
+        // An endpoint picker knows the roles by itself.
+        if decode.needs() != Needs::default() {
+            return decode;
+        }
+        Box::new(Disaggregated::new(decode, (self.make)(seed ^ PREFILL)))
     }
 }
 
@@ -103,6 +108,7 @@ mod tests {
             name: format!("pod-{}", replica.0),
             model: 0,
             labels: BTreeMap::new(),
+            role: forerun_sim::fleet::Role::Both,
             block_tokens: 16,
             num_gpu_blocks: 1000,
             max_loras: 1,

@@ -185,12 +185,13 @@ impl Picker {
         let decision = self.scheduler.schedule(now, &asked);
         let decision = decision.map_err(|_| Rejection::Router(Refusal::NoEndpoint))?;
         let endpoint = decision.primary as usize;
+        let prefill = decision.prefill.map(|prefill| prefill as usize);
         if let Some((tokens, session)) = self.sessions.as_mut().zip(session) {
             tokens.insert(session, encode_token(NAMESPACE, &self.endpoints[endpoint].name));
         }
         let (flow, prompt_tokens) = (request.tenant.0, asked.prompt_tokens());
         self.placed.insert(request.id, Placed { decision: Some(decision), flow, prompt_tokens });
-        Ok(Choice::alone(endpoint))
+        Ok(Choice { endpoint, prefill })
     }
 
     fn release(&mut self, now: Time, endpoints: &[Endpoint]) -> Option<Release> {

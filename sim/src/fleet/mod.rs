@@ -29,7 +29,7 @@ use std::ops::ControlFlow;
 use rustc_hash::FxHashMap;
 
 use crate::agenda::Agenda;
-use crate::engine::{Engine, Token};
+use crate::engine::Token;
 use crate::event::{EventQueue, Rank};
 use crate::kv::Pool;
 use crate::kv::block_pool::BlockPool;
@@ -118,8 +118,6 @@ struct Fleet<'a, O, P: Pool> {
     model_of_label: FxHashMap<Label, Option<usize>>,
     live: LiveSet,
     moves: Moves,
-    /// Whether anything ever moves.
-    has_moves: bool,
     events: EventQueue<Event>,
     agenda: Agenda,
     /// What the source announced; to be asked again after it gave a request or was told of an end.
@@ -140,7 +138,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
         let mut names: Vec<&[String]> = Vec::new();
         let mut models: Vec<Vec<Endpoint>> = Vec::new();
         let (mut replicas, mut pool_of, mut model_of_pool) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut endpoint_of, mut infos, mut has_moves) = (Vec::new(), Vec::new(), false);
+        let (mut endpoint_of, mut infos) = (Vec::new(), Vec::new());
         for (index, pool) in config.pools.iter().enumerate() {
             let known = names.iter().position(|served| *served == pool.model_names);
             let model = known.unwrap_or_else(|| {
@@ -161,11 +159,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
                     gpus: pool.gpus,
                     ..ReplicaTotals::default()
                 };
-                let mut engine = Engine::new(pool.engine.clone());
-                if let Some(connector) = moves::connector(config, pool) {
-                    engine = engine.connected(&connector);
-                    has_moves = true;
-                }
+                let engine = moves::engine(config, pool);
                 replicas.push(Replica::new(engine, pool.cost.clone(), totals, config.warm_up));
             }
         }
@@ -190,7 +184,6 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             model_of_label: FxHashMap::default(),
             live: LiveSet::default(),
             moves: Moves::new(config),
-            has_moves,
             events: EventQueue::default(),
             agenda,
             next_arrival: None,
@@ -261,7 +254,7 @@ impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
             offer(key, Next::Event);
         }
         // When nobody is there any more, nobody waits for what is still under way.
-        if self.has_moves
+        if self.moves.any
             && (self.live.any().is_some() || self.next_arrival.is_some())
             && let Some(at) = self.moves.next()
         {

@@ -6,9 +6,10 @@ use super::config::{Disaggregation, HostTier};
 use super::fabric::{Fabric, LinkId, LinkSpec, TransferId};
 use super::live::Ticket;
 use super::{FleetConfig, PoolConfig};
-use crate::engine::Handle;
 use crate::engine::connector::{ConnectorConfig, Copy, JobId, KvRole};
+use crate::engine::{Engine, Handle};
 use crate::event::{EventQueue, Rank};
+use crate::kv::Pool;
 use crate::time::{NANOS_PER_SECOND, Span, Time};
 
 /// Number of an offer, in order of creation.
@@ -41,7 +42,7 @@ pub(super) enum Over {
     /// A pull: its KV has arrived.
     Pull(Pulling),
     /// A pull that found its source gone.
-    NoPull(Ticket),
+    NoPull(Pulling),
     /// A copy between GPU and host memory; the request is that of a load.
     Copy { replica: usize, job: JobId, request: Option<Ticket> },
     /// The lease of an offer.
@@ -68,6 +69,8 @@ struct HostLink {
 /// Everything under way in a fleet.
 #[derive(Debug)]
 pub(super) struct Moves {
+    /// Whether anything ever is.
+    pub(super) any: bool,
     config: Disaggregation,
     fabric: Fabric,
     /// When something changes in the fabric next.
@@ -89,6 +92,7 @@ pub(super) struct Moves {
 impl Moves {
     pub(super) fn new(config: &FleetConfig) -> Self {
         let mut moves = Self {
+            any: config.pools.iter().any(|pool| connector(config, pool).is_some()),
             config: config.disaggregation,
             fabric: Fabric::default(),
             fabric_at: None,
@@ -160,7 +164,7 @@ impl Moves {
             match self.due.pop() {
                 Some((_, Due::Start(pull))) => self.send(now, pull),
                 Some((_, Due::Over(what))) => {
-                    if let Over::Copy { replica, .. } = what {
+                    if let Over::Copy { replica, .. } | Over::NoPull(Pulling { replica, .. }) = what {
                         self.under_way[replica] -= 1;
                     }
                     over.push(what);
@@ -213,13 +217,13 @@ impl Moves {
         offer: OfferId,
         blocks: u32,
     ) {
-        let Some(source) = self.offers.get_mut(&offer) else {
-            return self.due.push(now, Rank::Arrival, Due::Over(Over::NoPull(ticket)));
-        };
-        source.expires = None;
         let bytes = u64::from(blocks) * self.block_bytes[replica];
         let pull = Pulling { ticket, offer, replica, handle, bytes };
         self.under_way[replica] += 1;
+        let Some(source) = self.offers.get_mut(&offer) else {
+            return self.due.push(now, Rank::Arrival, Due::Over(Over::NoPull(pull)));
+        };
+        source.expires = None;
         let pair = (source.replica, replica);
         let from = *self.acquainted.entry(pair).or_insert(now + self.config.handshake);
         if from > now {
@@ -261,9 +265,18 @@ impl HostLink {
     }
 }
 
+/// An engine of a pool, connected to whatever it exchanges KV with.
+pub(super) fn engine<P: Pool>(config: &FleetConfig, pool: &PoolConfig) -> Engine<P> {
+    let engine = Engine::new(pool.engine.clone());
+    match connector(config, pool) {
+        Some(connector) => engine.connected(&connector),
+        None => engine,
+    }
+}
+
 /// What the engines of a pool exchange with the world outside their GPUs, if anything: in a disaggregated fleet every
 /// engine may send and receive, as llm-d sets it (`kv_role: kv_both`).
-pub(super) fn connector(config: &FleetConfig, pool: &PoolConfig) -> Option<ConnectorConfig> {
+fn connector(config: &FleetConfig, pool: &PoolConfig) -> Option<ConnectorConfig> {
     let role = config.is_disaggregated().then_some(KvRole::Both);
     let offload = pool.host.as_ref().map(|host| host.memory.clone());
     (role.is_some() || offload.is_some()).then_some(ConnectorConfig { role, offload })

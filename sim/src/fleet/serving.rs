@@ -87,7 +87,7 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
             }
             self.replicas[index].launch(batch);
         }
-        if self.has_moves {
+        if self.moves.any {
             self.start_flushed(index);
         }
         if self.replicas[index].start_step(self.now) {
@@ -121,7 +121,7 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
             live.account.plain(now, clock, Cause::EngineQueueLora);
             revisit.push(request);
         }
-        if self.has_moves {
+        if self.moves.any {
             self.start_transfers(index, batch);
         }
         for admission in &batch.admitted {

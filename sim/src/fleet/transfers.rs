@@ -114,7 +114,7 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
         for what in over {
             match what {
                 Over::Pull(pull) => self.pulled(pull),
-                Over::NoPull(ticket) => self.pull_failed(ticket),
+                Over::NoPull(pull) => self.pull_failed(pull),
                 Over::Copy { replica, job, request } => self.copied(replica, job, request),
                 Over::Lease(offer) => {
                     if let Some(offer) = self.moves.expire(self.now, offer) {
@@ -178,23 +178,26 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
     }
 
     /// A pull finds nothing to read: its source's lease has ended.
-    fn pull_failed(&mut self, ticket: Ticket) {
-        if !self.live.is_valid(ticket) {
-            return;
-        }
-        let seat = ticket.seat;
-        let live = self.live.get_mut(seat);
-        let index = live.outcome.replica.expect("routed before it pulls").0 as usize;
-        let handle = live.handle.take().expect("it is in its engine");
+    fn pull_failed(&mut self, Pulling { ticket, replica: index, handle, .. }: Pulling) {
         self.catch_up(index, true);
-        self.dissolve(index);
-        let replica = &mut self.replicas[index];
-        replica.engine.abort(handle);
-        replica.engine.kv_recv_done(handle);
+        let waits = self.live.is_valid(ticket);
+        if waits {
+            self.dissolve(index);
+            self.replicas[index].engine.abort(handle);
+        }
+        self.replicas[index].engine.kv_recv_done(handle);
+        if waits {
+            self.after_failed_pull(index, ticket.seat);
+        }
+        self.stir(index);
+    }
+
+    fn after_failed_pull(&mut self, index: usize, seat: Seat) {
+        self.live.get_mut(seat).handle = None;
         match self.config.disaggregation.failed_pull {
             FailedPull::Fail => self.end(seat, Status::Failed(Failure::Transfer)),
             FailedPull::Recompute => {
-                let max_model_len = replica.engine.config().max_model_len;
+                let max_model_len = self.replicas[index].engine.config().max_model_len;
                 let request = self.engine_request(seat, max_model_len);
                 let replica = &mut self.replicas[index];
                 let live = self.live.get_mut(seat);
@@ -203,6 +206,5 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
                 replica.revisit.push(seat.engine_id());
             }
         }
-        self.stir(index);
     }
 }
