@@ -203,7 +203,7 @@ fn what_is_published_but_not_modelled_says_so() {
     keys_refused(&[
         ("tiers: {shared: {capacity: 10TiB}}", &["`shared`", not_modelled]),
         ("tiers: {disk: {capacity: 10TiB}}", &["`disk`", not_modelled]),
-        ("tiers: {cpu: {capacity: 200}}", &["is not an amount of memory"]),
+        ("tiers: {cpu: {capacity: 200 parsecs}}", &["is not an amount of memory"]),
         ("tiers: {cpu: {capacity: 1kB}}", &["`tiers.cpu.capacity`", "not even one chunk"]),
         ("tiers: {cpu: {capacity: 200GiB, blocks_per_chunk: 0}}", &["`tiers.cpu.blocks_per_chunk` is 0"]),
         ("fabric: {bandwidth: 25GB}", &["is not a bandwidth"]),

@@ -50,7 +50,7 @@ fn fabric_link(spec: &FabricSpec) -> Result<LinkSpec, InputError> {
         link.bandwidth = check_bandwidth("fabric.bandwidth", bandwidth)?;
     }
     if let Some(efficiency) = spec.efficiency {
-        if !(efficiency >= 0.001 && efficiency <= 1.0) {
+        if !(0.001..=1.0).contains(&efficiency) {
             return Err(InputError::new(format!(
                 "`fabric.efficiency` is {efficiency}: it is a share of the line rate, from 0.001 to 1"
             )));

@@ -40,7 +40,7 @@ fn bytes(text: &str) -> Option<f64> {
     let (unit, factor) = UNITS.into_iter().find(|(unit, _)| text.ends_with(unit))?;
     let number: f64 = text[..text.len() - unit.len()].trim_end().parse().ok()?;
     let bytes = number * factor;
-    (bytes >= 1.0 && bytes <= 1e18).then_some(bytes)
+    (1.0..=1e18).contains(&bytes).then_some(bytes)
 }
 
 fn write(bytes: f64, f: &mut fmt::Formatter<'_>) -> fmt::Result {

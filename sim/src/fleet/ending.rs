@@ -44,7 +44,7 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
             }
             // An engine that has not pulled yet says so, and the blocks are free; without one, the lease must end.
             Some(Remote { stage: Stage::Offered(offer), .. }) if handle.is_some() => {
-                self.release_offer(offer)
+                self.release_offer(offer);
             }
             _ => {}
         }
