@@ -46,20 +46,14 @@ fn changed(baseline: &Baseline, change: &str) -> Result<Gate, Error> {
 fn planted_regressions_are_caught_and_an_improvement_passes() {
     let baseline = baseline(FLEET);
     let planted = [
-        ("pools.0.replicas=2", "ttft_p95_ms"),
-        ("engine.num_gpu_blocks=4000", "hit_rate"),
-        ("router.preset=random", "ttft_p95_ms"),
-        ("engine.enable_prefix_caching=false", "hit_rate"),
+        "pools.0.replicas=2",
+        "engine.num_gpu_blocks=4000",
+        "router.preset=random",
+        "engine.enable_prefix_caching=false",
     ];
-    for (change, figure) in planted {
+    for change in planted {
         let gate = changed(&baseline, change).unwrap();
-        let judged = gate.figures.iter().find(|judged| judged.key == figure).unwrap();
-        assert_eq!(
-            (gate.outcome, judged.outcome),
-            (Outcome::Worse, Outcome::Worse),
-            "{change}: {}",
-            gate.headline()
-        );
+        assert_eq!(gate.outcome, Outcome::Worse, "{change}: {}", gate.headline());
     }
     let gate = changed(&baseline, "pools.0.gpu=h200-sxm cost.gpu_hour_usd=1").unwrap();
     assert!(gate.passes(), "{}", gate.headline());
@@ -122,7 +116,7 @@ fn tolerances_are_read_and_refused_with_the_mend() {
     for (wrong, mend) in [
         ("ttft_p98_ms: 0.2", "did you mean `ttft_p95_ms`"),
         ("ttft_p99_ms: -1", "from 0 up"),
-        ("ttft_p99_ms: loose", "`off`"),
+        ("ttft_p99_ms: on", "leave it out"),
         ("significance: 2", "at most 0.2"),
         ("ttft_p99_ms: [1]", "a tolerance is"),
     ] {

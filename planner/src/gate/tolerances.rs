@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{InputError, hint};
 use crate::scenario::read::read_text;
+use crate::scenario::wording::yaml_error;
 
 /// Probability of closing the gate for a change that makes nothing worse, and of opening it for one that does.
 const SIGNIFICANCE: f64 = 0.05;
@@ -40,7 +41,8 @@ pub struct Tolerances {
 enum Entry {
     Share(f64),
     Both(Tolerance),
-    Word(String),
+    /// YAML's `off` is false.
+    Judged(bool),
 }
 
 impl Default for Tolerances {
@@ -84,7 +86,7 @@ impl Tolerances {
     /// As [`Self::read`].
     pub fn parse(text: &str) -> Result<Self, InputError> {
         let entries: BTreeMap<String, Entry> =
-            serde_saphyr::from_str(text).map_err(|e| InputError::new(e.to_string()))?;
+            serde_saphyr::from_str(text).map_err(|e| yaml_error(&e, text))?;
         let mut tolerances = Self::default();
         for (key, entry) in entries {
             tolerances.set(&key, entry)?;
@@ -117,11 +119,11 @@ impl Tolerances {
         let tolerance = match entry {
             Entry::Share(relative) => Tolerance { relative, absolute: 0.0 },
             Entry::Both(tolerance) => tolerance,
-            Entry::Word(word) if word == "off" => {
+            Entry::Judged(false) => {
                 self.by_figure.remove(key);
                 return Ok(());
             }
-            Entry::Word(word) => return Err(wrong(&format!("`{word}` is neither a number nor `off`"))),
+            Entry::Judged(true) => return Err(wrong("`on` says nothing: leave it out for the default")),
         };
         let possible = |value: f64| value.is_finite() && value >= 0.0;
         if !possible(tolerance.relative) || !possible(tolerance.absolute) {
