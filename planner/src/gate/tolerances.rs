@@ -89,7 +89,7 @@ impl Tolerances {
             serde_saphyr::from_str(text).map_err(|e| yaml_error(&e, text))?;
         let mut tolerances = Self::default();
         for (key, entry) in entries {
-            tolerances.set(&key, entry)?;
+            tolerances.set(&key, &entry)?;
         }
         if tolerances.by_figure.is_empty() {
             return Err(InputError::new("every figure is off: nothing would be judged"));
@@ -97,12 +97,12 @@ impl Tolerances {
         Ok(tolerances)
     }
 
-    fn set(&mut self, key: &str, entry: Entry) -> Result<(), InputError> {
+    fn set(&mut self, key: &str, entry: &Entry) -> Result<(), InputError> {
         let judged =
             || FIGURES.iter().filter(|figure| figure.better != Better::Neither).map(|figure| figure.key);
         let wrong = |why: &str| InputError::new(format!("`{key}`: {why}"));
         if key == "significance" {
-            let Entry::Share(share) = entry else { return Err(wrong("it is a probability such as 0.05")) };
+            let &Entry::Share(share) = entry else { return Err(wrong("it is a probability such as 0.05")) };
             if !(share > 0.0 && share <= 0.2) {
                 return Err(wrong(&format!("{share} is not above 0 and at most 0.2")));
             }
@@ -116,7 +116,7 @@ impl Tolerances {
                 hint(key, judged())
             )));
         }
-        let tolerance = match entry {
+        let tolerance = match *entry {
             Entry::Share(relative) => Tolerance { relative, absolute: 0.0 },
             Entry::Both(tolerance) => tolerance,
             Entry::Judged(false) => {
