@@ -4,7 +4,7 @@
 //! t = embedding(T) + layers * [2 norms(T) + qkv(T) + rope(T) + attention + o_proj(T) + MLP or experts(T)
 //!     + 2 all-reduces(T)] + final norm(S) + lm_head(S) + sampler(S)
 //! ```
-//! T = tokens of the step, padded to a CUDA graph's size; S = requests that sample. [`kernels`](super::kernels) has
+//! T = tokens of the step, padded to a CUDA graph's size; S = requests that sample. [`kernels`] has
 //! the form of each op.
 
 use crate::catalog::{Gpu, Model, TileOwner, WeightType};
