@@ -206,8 +206,9 @@ fn summaries_conform_to_their_published_schema() {
 /// YAML files of the repository that are scenarios.
 fn scenarios() -> Vec<std::path::PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files =
-        ["examples", "planner/scenarios"].iter().filter_map(|folder| fs::read_dir(root.join(folder)).ok());
+    let files = ["examples", "planner/scenarios", "planner/scenarios/signals"]
+        .iter()
+        .filter_map(|folder| fs::read_dir(root.join(folder)).ok());
     let paths = files.flatten().map(|entry| entry.expect("a readable folder").path());
     let is_scenario = |path: &std::path::PathBuf| {
         // A router's configuration is no scenario.

@@ -18,12 +18,16 @@
 //! | what scenarios can name | `catalog` |
 //! | generated parts of documents, files as a whole | `markers`, `output` |
 //! | what a workload is like, in figures | `trace_info` |
+//! | today's manifests to a fleet | `current` |
+//! | a verdict to files that deploy it | `emit` |
 
 pub mod advise;
 pub mod assemble;
 pub mod calibrate;
 pub mod catalog;
 pub mod compare;
+pub mod current;
+pub mod emit;
 pub mod error;
 pub mod explain;
 pub mod fits;

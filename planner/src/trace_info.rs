@@ -99,3 +99,6 @@ fn doubts(measures: &Measures) -> Vec<String> {
     }
     doubts
 }
+
+#[cfg(test)]
+mod tests;
