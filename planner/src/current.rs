@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::error::InputError;
 use crate::scenario::read::{Loaded, read_text};
 use crate::scenario::wording::yaml_error;
-use crate::scenario::{Dtype, PoolSpec, Scenario};
+use crate::scenario::{Dtype, KvCacheDtype, PoolSpec, Scenario};
 use kinds::Server;
 use object::Object;
 use vllm::Understood;
@@ -32,6 +32,8 @@ pub struct Current {
     pub model: Option<String>,
     /// Type of the weights, where vLLM is told one.
     pub dtype: Option<Dtype>,
+    /// Type of the KV cache, where vLLM is told one.
+    pub kv_cache_dtype: Option<KvCacheDtype>,
     /// One pool for each server.
     pub pools: Vec<PoolSpec>,
     /// What was not understood or not said, one sentence each.
@@ -123,6 +125,12 @@ impl Current {
         self.pools.push(pool);
         self.same_model(understood.model.or(server.model), understood.model_place, &place);
         self.same_dtype(understood.dtype, &place);
+        if self.pools.len() > 1 && self.kv_cache_dtype != understood.kv_cache_dtype {
+            self.notes
+                .push(format!("{place}: another --kv-cache-dtype than the first server's: the first counts"));
+        } else {
+            self.kv_cache_dtype = understood.kv_cache_dtype;
+        }
         Ok(())
     }
 
@@ -158,6 +166,7 @@ impl Current {
         let scenario = Scenario {
             model: self.model.clone(),
             dtype: self.dtype,
+            kv_cache_dtype: self.kv_cache_dtype,
             pools: Some(self.pools.clone()),
             ..Scenario::default()
         };

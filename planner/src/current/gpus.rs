@@ -13,16 +13,34 @@ const INSTANCE_LABELS: [&str; 2] = ["node.kubernetes.io/instance-type", "beta.ku
 
 /// GPUs of instance types, by their prefix: AWS EC2, Azure and Google Cloud list them on their pages of
 /// accelerated instances.
-const INSTANCES: [(&str, &str); 9] = [
+const INSTANCES: [(&str, &str); 16] = [
+    ("p4d.", "a100-sxm-40gb"),
+    ("p4de.", "a100-sxm-80gb"),
     ("p5.", "h100-sxm"),
     ("p5e.", "h200-sxm"),
     ("p5en.", "h200-sxm"),
-    ("p4de.", "a100-sxm-80gb"),
+    ("p6-b200.", "b200-sxm"),
+    ("g5.", "a10g"),
+    ("g6.", "l4"),
+    ("g6e.", "l40s"),
     ("Standard_ND96isr_H100", "h100-sxm"),
     ("Standard_ND96isr_H200", "h200-sxm"),
+    ("g2-standard", "l4"),
     ("a3-highgpu", "h100-sxm"),
     ("a3-megagpu", "h100-sxm"),
     ("a3-ultragpu", "h200-sxm"),
+    ("a4-highgpu", "b200-sxm"),
+];
+
+/// GPUs by a word of their product name. The A100 says its memory too.
+const PRODUCTS: [(&str, &str); 7] = [
+    ("b200", "b200-sxm"),
+    ("h200", "h200-sxm"),
+    ("h100", "h100-sxm"),
+    ("l40s", "l40s"),
+    ("l4", "l4"),
+    ("a10g", "a10g"),
+    ("mi300x", "mi300x"),
 ];
 
 /// What a pod says about its GPU.
@@ -68,18 +86,19 @@ fn of_instance(kind: &str) -> Option<&'static str> {
 /// catalog, and so are partitions of a GPU: they are not taken for them.
 fn of_product(product: &str) -> Option<&'static str> {
     let product = product.to_ascii_lowercase();
-    if let Some(gpu) = catalog::gpu(&product) {
+    if let Some(gpu) = catalog::gpu(product.strip_prefix("nvidia-").unwrap_or(&product)) {
         return Some(&gpu.name);
     }
-    let has = |part: &str| product.contains(part);
-    if has("pcie") || has("nvl") || has("mig") || has("gh200") {
+    let words: Vec<&str> = product.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    if ["pcie", "nvl", "mig"].iter().any(|slower| product.contains(slower)) {
         return None;
     }
-    let modules = [("h200", "h200-sxm"), ("h100", "h100-sxm"), ("a100", "a100-sxm-80gb")];
-    let (part, name) = modules.into_iter().find(|(part, _)| has(part))?;
-    if part == "a100" && !has("80gb") {
-        return None;
-    }
+    let name = match words.contains(&"a100") {
+        true if words.contains(&"80gb") => "a100-sxm-80gb",
+        true if words.contains(&"40gb") => "a100-sxm-40gb",
+        true => return None,
+        false => PRODUCTS.into_iter().find(|(word, _)| words.contains(word))?.1,
+    };
     catalog::gpu(name).map(|gpu| gpu.name.as_str())
 }
 
@@ -92,16 +111,18 @@ mod tests {
         assert_eq!(of_product("NVIDIA-H100-80GB-HBM3"), Some("h100-sxm"));
         assert_eq!(of_product("nvidia-h100-80gb"), Some("h100-sxm"));
         assert_eq!(of_product("NVIDIA-A100-SXM4-80GB"), Some("a100-sxm-80gb"));
+        assert_eq!(of_product("NVIDIA-A100-SXM4-40GB"), Some("a100-sxm-40gb"));
         assert_eq!(of_product("NVIDIA-H200"), Some("h200-sxm"));
-        for other in ["NVIDIA-H100-PCIe", "NVIDIA-H100-NVL", "NVIDIA-A100-SXM4-40GB", "Tesla-T4", "gh200"] {
+        assert_eq!(of_product("NVIDIA-L40S"), Some("l40s"));
+        for other in ["NVIDIA-H100-PCIe", "NVIDIA-H100-NVL", "NVIDIA-A100-PCIE-40GB", "Tesla-T4", "gh200"] {
             assert_eq!(of_product(other), None, "{other}");
         }
     }
 
     #[test]
     fn every_instance_type_has_a_gpu_of_the_catalog() {
-        for (prefix, name) in INSTANCES {
-            assert!(catalog::gpu(name).is_some(), "{prefix}");
+        for (prefix, name) in INSTANCES.into_iter().chain(PRODUCTS) {
+            assert!(catalog::gpu(name).is_some_and(|gpu| gpu.name == name), "{prefix}");
         }
         assert_eq!(of_instance("p5.48xlarge"), Some("h100-sxm"));
         assert_eq!(of_instance("p5en.48xlarge"), Some("h200-sxm"));

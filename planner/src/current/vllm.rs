@@ -1,7 +1,7 @@
 //! vLLM's command line: what it says about the engine, and what of it is not modelled.
 
 use crate::error::InputError;
-use crate::scenario::{Dtype, EngineArgs, SchedulingPolicy};
+use crate::scenario::{Dtype, EngineArgs, KvCacheDtype, SchedulingPolicy};
 
 /// What the arguments say.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,6 +10,7 @@ pub(super) struct Understood {
     /// Where the model is, when a path or a variable stands for its name.
     pub(super) model_place: Option<String>,
     pub(super) dtype: Option<Dtype>,
+    pub(super) kv_cache_dtype: Option<KvCacheDtype>,
     pub(super) engine: EngineArgs,
     pub(super) tensor_parallel: u32,
     pub(super) pipeline_parallel: u32,
@@ -89,11 +90,10 @@ const SWITCHES: [&str; 19] = [
 ];
 
 /// Arguments that change what is served, and that are not modelled: what each would change.
-const NOT_MODELLED: [(&str, &str); 13] = [
+const NOT_MODELLED: [(&str, &str); 12] = [
     ("kv-transfer-config", "KV transfer or offloading"),
     ("kv-offloading-backend", "KV offloading"),
     ("kv-offloading-size", "KV offloading"),
-    ("kv-cache-dtype", "a KV cache of another type than the weights"),
     ("speculative-config", "speculative decoding"),
     ("enable-expert-parallel", "expert parallelism"),
     ("enforce-eager", "running without CUDA graphs: real decode steps are slower"),
@@ -114,6 +114,7 @@ pub(super) fn understand(words: &[String]) -> Result<Understood, InputError> {
         model: None,
         model_place: None,
         dtype: None,
+        kv_cache_dtype: None,
         engine: EngineArgs::default(),
         tensor_parallel: 1,
         pipeline_parallel: 1,
@@ -220,7 +221,7 @@ impl Understood {
             }
             "dtype" => self.set_dtype(given()?),
             "quantization" => self.set_quantization(given()?),
-            "kv-cache-dtype" if matches!(value, Some("auto")) => {}
+            "kv-cache-dtype" => self.set_kv_cache_dtype(given()?),
             _ => self.note(name),
         }
         Ok(())
@@ -249,6 +250,17 @@ impl Understood {
             "bfloat16" => self.dtype = Some(Dtype::Bf16),
             "float16" | "half" => self.dtype = Some(Dtype::Fp16),
             other => self.notes.push(format!("`--dtype {other}` is not modelled: the model's own is taken")),
+        }
+    }
+
+    /// Both 8-bit formats take the same memory.
+    fn set_kv_cache_dtype(&mut self, dtype: &str) {
+        match dtype {
+            "auto" | "bfloat16" => {}
+            "fp8" | "fp8_e4m3" | "fp8_e5m2" => self.kv_cache_dtype = Some(KvCacheDtype::Fp8),
+            other => {
+                self.notes.push(format!("`--kv-cache-dtype {other}` is not modelled: 16 bits are taken"))
+            }
         }
     }
 

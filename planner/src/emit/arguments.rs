@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::verdict::{Servers, Verdict};
-use crate::scenario::{EngineArgs, Role, SchedulingPolicy};
+use crate::scenario::{EngineArgs, KvCacheDtype, Role, SchedulingPolicy};
 
 /// Arguments after the model's name. `tensor_parallel` is left out where a chart adds it by itself.
 pub(super) fn of(verdict: &Verdict, role: Role, servers: &Servers, tensor_parallel: bool) -> Vec<String> {
@@ -12,6 +12,9 @@ pub(super) fn of(verdict: &Verdict, role: Role, servers: &Servers, tensor_parall
         arguments.push(format!("--tensor-parallel-size={}", servers.tensor_parallel));
     }
     arguments.extend(engine(&servers.engine));
+    if verdict.kv_cache_dtype == Some(KvCacheDtype::Fp8) {
+        arguments.push("--kv-cache-dtype=fp8".to_owned());
+    }
     if let Some(lora) = verdict.lora {
         arguments.push("--enable-lora".to_owned());
         if servers.engine.max_loras.is_none() {

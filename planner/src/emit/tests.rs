@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::verdict::{Autoscaling, Backend, IMAGE, Lora, Prediction, RouterVerdict, Servers, Tiers};
 use super::*;
 use crate::current;
-use crate::scenario::EngineArgs;
+use crate::scenario::{EngineArgs, KvCacheDtype};
 
 const CONFIG: &str = "\
 apiVersion: llm-d.ai/v1alpha1
@@ -55,6 +55,7 @@ fn aggregated() -> Verdict {
         hazards: vec!["the endpoint picker holds requests for 60 s, a cold start takes 278 s".to_owned()],
         model: "Qwen/Qwen3-14B".to_owned(),
         weights_gib: Some(27.5),
+        kv_cache_dtype: None,
         image: IMAGE.to_owned(),
         serving: Serving::Aggregated(servers(1, 4)),
         router: Some(RouterVerdict { config: CONFIG.to_owned(), kv_events: false, llmd_min: None }),
@@ -88,6 +89,7 @@ fn disaggregated() -> Verdict {
         }),
         tiers: Tiers::default(),
         lora: None,
+        kv_cache_dtype: Some(KvCacheDtype::Fp8),
         today: None,
         hazards: Vec::new(),
         autoscaling: Some(Autoscaling {
@@ -212,6 +214,7 @@ fn emitted_arguments_are_understood_when_they_are_read_as_todays_fleet() {
     );
     let current = current::parse(&manifest).unwrap();
     assert_eq!(current.pools[0].engine, Some(servers(4, 2).engine));
+    assert_eq!(current.kv_cache_dtype, Some(KvCacheDtype::Fp8));
 }
 
 #[test]

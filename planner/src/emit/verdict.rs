@@ -1,7 +1,7 @@
 //! What was found to be right for a workload: the input of everything that is emitted.
 
 use crate::error::InputError;
-use crate::scenario::EngineArgs;
+use crate::scenario::{EngineArgs, KvCacheDtype};
 
 /// The image that the llm-d charts run; a cluster should pin a version of it.
 pub const IMAGE: &str = "ghcr.io/llm-d/llm-d-cuda:latest";
@@ -23,6 +23,8 @@ pub struct Verdict {
     pub model: String,
     /// Size of its weights in GiB, where known: room for the download.
     pub weights_gib: Option<f64>,
+    /// Type of the KV cache, where it is not the model's own.
+    pub kv_cache_dtype: Option<KvCacheDtype>,
     /// Container image of vLLM.
     pub image: String,
     /// What serves.
