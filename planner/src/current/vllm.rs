@@ -259,7 +259,7 @@ impl Understood {
             "auto" | "bfloat16" => {}
             "fp8" | "fp8_e4m3" | "fp8_e5m2" => self.kv_cache_dtype = Some(KvCacheDtype::Fp8),
             other => {
-                self.notes.push(format!("`--kv-cache-dtype {other}` is not modelled: 16 bits are taken"))
+                self.notes.push(format!("`--kv-cache-dtype {other}` is not modelled: 16 bits are taken"));
             }
         }
     }

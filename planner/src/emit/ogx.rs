@@ -71,11 +71,11 @@ impl Ogx {
         let service = if verdict.router.is_some() { "-epp" } else { "" };
         let url = format!("http://{}{service}.{}.svc.cluster.local/v1", verdict.name, verdict.namespace);
         let mut inference = vec![provider(&verdict.name, "VLLM_URL", &url)];
-        let mut models = vec![model(verdict, &verdict.name, String::new())];
+        let mut models = vec![model(verdict, &verdict.name, "")];
         if let Some(Backend { name, url, .. }) = &verdict.today {
             let id = format!("{name}-today");
             inference.push(provider(&id, "VLLM_TODAY_URL", url));
-            models.push(model(verdict, &id, "@today".to_owned()));
+            models.push(model(verdict, &id, "@today"));
         }
         Self {
             version: 2,
@@ -97,9 +97,9 @@ fn provider(id: &str, variable: &str, url: &str) -> InferenceProvider {
     }
 }
 
-fn model(verdict: &Verdict, provider: &str, suffix: String) -> RegisteredModel {
+fn model(verdict: &Verdict, provider: &str, suffix: &str) -> RegisteredModel {
     RegisteredModel {
-        model_id: verdict.model.clone() + &suffix,
+        model_id: verdict.model.clone() + suffix,
         provider_id: provider.to_owned(),
         provider_model_id: verdict.model.clone(),
         model_type: "llm".to_owned(),

@@ -152,12 +152,24 @@ fn read_back<T: DeserializeOwned>(verdict: &Verdict, name: &str) -> Vec<T> {
 #[test]
 fn every_file_reads_back_as_what_was_meant() {
     for verdict in [aggregated(), disaggregated()] {
-        assert_eq!(read_back(&verdict, "modelservice-values.yaml"), [values::ModelService::of(&verdict)]);
-        assert_eq!(read_back(&verdict, "inferencepool.yaml"), [objects::InferencePool::of(&verdict)]);
-        assert_eq!(read_back(&verdict, "httproute.yaml"), [objects::HttpRoute::of(&verdict)]);
-        assert_eq!(read_back(&verdict, "ogx-run-config.yaml"), [ogx::Ogx::of(&verdict)]);
+        assert_eq!(
+            read_back::<values::ModelService>(&verdict, "modelservice-values.yaml"),
+            [values::ModelService::of(&verdict)]
+        );
+        assert_eq!(
+            read_back::<objects::InferencePool>(&verdict, "inferencepool.yaml"),
+            [objects::InferencePool::of(&verdict)]
+        );
+        assert_eq!(
+            read_back::<objects::HttpRoute>(&verdict, "httproute.yaml"),
+            [objects::HttpRoute::of(&verdict)]
+        );
+        assert_eq!(read_back::<ogx::Ogx>(&verdict, "ogx-run-config.yaml"), [ogx::Ogx::of(&verdict)]);
         let router = verdict.router.as_ref().unwrap();
-        assert_eq!(read_back(&verdict, "router-values.yaml"), [values::RouterValues::of(&verdict, router)]);
+        assert_eq!(
+            read_back::<values::RouterValues>(&verdict, "router-values.yaml"),
+            [values::RouterValues::of(&verdict, router)]
+        );
         let roles = verdict.serving.roles().count();
         assert_eq!(
             read_back::<objects::EmptyDirPatch>(&verdict, "openshift-emptydirs-patch.yaml").len(),
