@@ -11,6 +11,8 @@ use crate::scenario::Role;
 
 /// Port on which model servers, or their routing sidecars, listen.
 pub(super) const SERVING_PORT: u16 = 8000;
+/// The gateway of llm-d's guides, and its service.
+pub(super) const GATEWAY: &str = "inference-gateway";
 /// Port of the endpoint picker's external-processing service.
 const PICKER_PORT: u16 = 9002;
 
@@ -210,7 +212,7 @@ impl HttpRoute {
         let gateway = ParentRef {
             group: "gateway.networking.k8s.io".to_owned(),
             kind: "Gateway".to_owned(),
-            name: "inference-gateway".to_owned(),
+            name: GATEWAY.to_owned(),
         };
         let rule = RouteRule {
             matches: vec![RouteMatch {

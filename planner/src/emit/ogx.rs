@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::objects::GATEWAY;
 use super::verdict::{Backend, Verdict};
 
 /// The part of OGX's run configuration that names backends and models.
@@ -68,8 +69,9 @@ impl Ogx {
     /// The new backend under the model's own name; today's, if there is one, under `<name>@today`.
     #[must_use]
     pub fn of(verdict: &Verdict) -> Self {
-        let service = if verdict.router.is_some() { "-epp" } else { "" };
-        let url = format!("http://{}{service}.{}.svc.cluster.local/v1", verdict.name, verdict.namespace);
+        // With a router, requests come in by the gateway of httproute.yaml, which splits them.
+        let service = if verdict.router.is_some() { GATEWAY } else { &verdict.name };
+        let url = format!("http://{service}.{}.svc.cluster.local/v1", verdict.namespace);
         let mut inference = vec![provider(&verdict.name, "VLLM_URL", &url)];
         let mut models = vec![model(verdict, &verdict.name, "")];
         if let Some(Backend { name, url, .. }) = &verdict.today {

@@ -15,7 +15,7 @@ kind: EndpointPickerConfig
 plugins:
   - type: queue-scorer
   - type: prefix-cache-scorer
-    parameters: {maxPrefixBlocksToMatch: 256} # \"quoted\"
+    parameters: {matchLengthWeight: 0.25} # \"quoted\"
 schedulingProfiles:
   - name: default
     plugins:

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_saphyr::LitString;
 
 use super::arguments;
-use super::objects::{Port, SERVING_PORT, Selector, pod_labels, request_timeout};
+use super::objects::{GATEWAY, Port, SERVING_PORT, Selector, pod_labels, request_timeout};
 use super::verdict::{RouterVerdict, Servers, Serving, Verdict};
 use crate::scenario::Role;
 
@@ -371,7 +371,7 @@ impl RouterValues {
             provider: Provider { name: "none".to_owned() },
             http_route: ChartRoute {
                 create: false,
-                inference_gateway_name: "inference-gateway".to_owned(),
+                inference_gateway_name: GATEWAY.to_owned(),
                 request_timeout: request_timeout(verdict),
             },
         }
