@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::ValueEnum;
 use forerun_planner::advise::{Asked, REQUESTS, Thresholds, advise};
 use forerun_planner::error::Error;
 use forerun_planner::scenario::SloSpec;
@@ -11,7 +10,7 @@ use forerun_planner::scenario::read;
 use forerun_reports::markdown;
 use serde_json::json;
 
-use crate::output::{print, print_document};
+use crate::output::{ReportFormat, print, print_document};
 use crate::progress::Bar;
 use crate::scenario::ScenarioArgs;
 
@@ -61,19 +60,7 @@ pub(crate) struct Args {
     max_replicas: u32,
     /// How to print the answer.
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// Tables for people.
-    #[default]
-    Table,
-    /// One JSON document for machines.
-    Json,
-    /// Markdown for a pull request or a page.
-    Markdown,
+    format: ReportFormat,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -97,9 +84,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     bar.clear();
     let mut advice = result?;
     match args.format {
-        Format::Table => print_document(&advice.to_document())?,
-        Format::Json => print(&advice.to_json())?,
-        Format::Markdown => {
+        ReportFormat::Table => print_document(&advice.to_document())?,
+        ReportFormat::Json => print(&advice.to_json())?,
+        ReportFormat::Markdown => {
             // What is pasted should not change from run to run.
             advice.simulation.wall_s = None;
             print(&markdown::render(&advice.to_document()))?;

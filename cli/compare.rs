@@ -10,7 +10,7 @@ use forerun_reports::compare::MethodKind;
 use forerun_reports::markdown;
 
 use crate::NOT_HELD;
-use crate::output::{print, print_document};
+use crate::output::{ReportFormat, print, print_document};
 use crate::progress::Bar;
 use crate::scenario::ScenarioArgs;
 
@@ -55,7 +55,7 @@ pub(crate) struct Args {
     assert_not_worse: bool,
     /// How to print the comparison.
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: ReportFormat,
 }
 
 /// Where intervals come from.
@@ -65,18 +65,6 @@ enum Method {
     Replications,
     /// One run of each variant, cut into windows of time.
     Windows,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// Tables for people.
-    #[default]
-    Table,
-    /// One JSON document for machines.
-    Json,
-    /// Markdown for a pull request.
-    Markdown,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -97,9 +85,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     bar.clear();
     let mut comparison = result?;
     match args.format {
-        Format::Table => print_document(&comparison.to_document())?,
-        Format::Json => print(&comparison.to_json())?,
-        Format::Markdown => {
+        ReportFormat::Table => print_document(&comparison.to_document())?,
+        ReportFormat::Json => print(&comparison.to_json())?,
+        ReportFormat::Markdown => {
             // What is pasted should not change from run to run.
             comparison.simulation.wall_s = None;
             print(&markdown::render(&comparison.to_document()))?;

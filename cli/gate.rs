@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::ValueEnum;
 use forerun_planner::compare::router_override;
 use forerun_planner::error::{Error, InputError};
 use forerun_planner::gate::{Baseline, Gate, Tolerances, gate, record};
@@ -13,7 +12,7 @@ use forerun_reports::markdown;
 use serde_json::json;
 
 use crate::NOT_HELD;
-use crate::output::{print, print_document};
+use crate::output::{ReportFormat, print, print_document};
 use crate::progress::Bar;
 
 const EXAMPLES: &str = "\
@@ -58,19 +57,7 @@ pub(crate) struct Args {
     junit: Option<PathBuf>,
     /// How to print the answer.
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// Tables for people.
-    #[default]
-    Table,
-    /// One JSON document for machines.
-    Json,
-    /// Markdown for a pull request.
-    Markdown,
+    format: ReportFormat,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -125,10 +112,10 @@ fn compared(args: &Args, path: &Path, overrides: &[Override]) -> anyhow::Result<
     Ok(if answer.passes() { ExitCode::SUCCESS } else { ExitCode::from(NOT_HELD) })
 }
 
-fn show(answer: &mut Gate, format: Format) -> std::io::Result<()> {
+fn show(answer: &mut Gate, format: ReportFormat) -> std::io::Result<()> {
     match format {
-        Format::Table => print_document(&answer.to_document()),
-        Format::Json => print(&answer.to_json()),
-        Format::Markdown => print(&markdown::render(&answer.to_document())),
+        ReportFormat::Table => print_document(&answer.to_document()),
+        ReportFormat::Json => print(&answer.to_json()),
+        ReportFormat::Markdown => print(&markdown::render(&answer.to_document())),
     }
 }

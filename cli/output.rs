@@ -47,3 +47,15 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
+
+/// How to print a report that is also read on web pages.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// Tables for people.
+    #[default]
+    Table,
+    /// One JSON document for machines.
+    Json,
+    /// Markdown for a pull request or a page.
+    Markdown,
+}
