@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::path::Path;
 
-pub use forerun_calibration::import::Options as ImportOptions;
-use forerun_calibration::import::import as import_tables;
-use forerun_calibration::profile::Profile;
+pub use forerun_profiles::import::Options as ImportOptions;
+use forerun_profiles::import::import as import_tables;
+use forerun_profiles::profile::Profile;
 
 use crate::error::InputError;
 use crate::output::OutputFile;

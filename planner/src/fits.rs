@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-pub use forerun_calibration::fit::GpuFits;
-use forerun_calibration::fit::{Errors, Fit, FittedOp, fit as fit_tables};
+pub use forerun_profiles::fit::GpuFits;
+use forerun_profiles::fit::{Errors, Fit, FittedOp, fit as fit_tables};
 
 use crate::error::InputError;
 use crate::markers;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
-use forerun_calibration::profile::Profile;
+use forerun_profiles::profile::Profile;
 use forerun_sim::catalog::{Gpu, Grade, Model};
 use forerun_sim::cost::scaled::Scaled;
 use forerun_sim::cost::tables::{Limits, TableCost};

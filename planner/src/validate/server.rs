@@ -5,7 +5,7 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use forerun_calibration::rows::Table;
+use forerun_profiles::rows::Table;
 use forerun_workloads::spec::Loop;
 use serde::Deserialize;
 use serde_json::Value;
@@ -267,7 +267,7 @@ fn stage_figures(
 
 /// The requests of a `trace.csv` that were answered.
 fn trace_times(folder: &Path) -> Result<Vec<Times>, InputError> {
-    let from = |e: forerun_calibration::import::ImportError| InputError::new(e.to_string());
+    let from = |e: forerun_profiles::import::ImportError| InputError::new(e.to_string());
     let table = Table::read(folder, "trace").map_err(from)?;
     let [sent, first, last, tokens, status] = table
         .columns(["send_time_us", "first_chunk_time_us", "last_chunk_time_us", "output_tokens", "status"])
