@@ -8,6 +8,7 @@ use forerun_planner::compare::{Options, Plan, VariantNames, candidates};
 use forerun_planner::error::Error;
 use forerun_reports::compare::MethodKind;
 use forerun_reports::markdown;
+use serde_json::json;
 
 use crate::NOT_HELD;
 use crate::output::{ReportFormat, print, print_document};
@@ -50,6 +51,10 @@ pub(crate) struct Args {
     /// A difference that is shown to be within this share of the baseline's figure counts as none.
     #[arg(long, value_name = "SHARE", default_value_t = 0.01, allow_negative_numbers = true)]
     margin: f64,
+    /// Instead of the comparison, show for each variant why its router sent this request where it did. The id is that of
+    /// the outcomes file.
+    #[arg(long, value_name = "REQUEST", conflicts_with = "assert_not_worse")]
+    explain: Option<String>,
     /// Exit with code 1 when some variant is shown to be worse than the first in some figure.
     #[arg(long)]
     assert_not_worse: bool,
@@ -80,6 +85,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Method::Windows => MethodKind::Windows,
     });
     let plan = Plan::new(candidates, Options { kind, margin: args.margin }).map_err(Error::Input)?;
+    if let Some(id) = &args.explain {
+        return explain(plan, id, args.format);
+    }
     let bar = Bar::new(plan.requests());
     let result = plan.run(&|progress| bar.show(progress));
     bar.clear();
@@ -95,4 +103,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let failed = args.assert_not_worse && comparison.some_worse();
     Ok(if failed { ExitCode::from(NOT_HELD) } else { ExitCode::SUCCESS })
+}
+
+/// Shows the decision of each variant on one request.
+fn explain(plan: Plan, id: &str, format: ReportFormat) -> anyhow::Result<ExitCode> {
+    let bar = Bar::new(None);
+    let explained = plan.explain(id, &|progress| bar.show(progress));
+    bar.clear();
+    let explained = explained?;
+    if let ReportFormat::Json = format {
+        let all: Vec<_> =
+            explained.iter().map(|(name, one)| json!({"variant": name, "decision": one})).collect();
+        print(&serde_json::to_string_pretty(&all)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (name, one) in &explained {
+        let mut document = one.to_document();
+        document.title = format!("{name}: {}", document.title);
+        match format {
+            ReportFormat::Markdown => print(&markdown::render(&document))?,
+            _ => print_document(&document)?,
+        }
+        print("")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ mod gate;
 mod lint;
 mod output;
 mod progress;
+mod route;
 mod scenario;
 mod schema;
 mod simulate;
@@ -51,6 +52,8 @@ enum Command {
     Trace(trace::Args),
     /// What does a router configuration do that its author may not expect?
     Lint(lint::Args),
+    /// Where does a router configuration send a request, and why?
+    Route(route::Args),
     /// What can a scenario name? GPUs, models, workload presets, routing policies.
     Catalog(catalog::Args),
     /// Where does a figure come from? One step's time, op by op.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Lint(args) => lint::run(&args),
+        Command::Route(args) => route::run(&args),
         Command::Catalog(args) => catalog::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Validate(args) => validate::run(&args),

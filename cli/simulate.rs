@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use forerun_planner::assemble::{KvForm, assemble};
+use forerun_planner::assemble::{Assembled, KvForm, assemble};
 use forerun_planner::compare::router_override;
+use forerun_planner::decision::explain_request;
 use forerun_planner::error::{Error, InputError};
-use forerun_planner::replicate::replicate;
+use forerun_planner::replicate::{RunsProgress, replicate};
 use forerun_planner::scenario::read;
+use forerun_planner::simulate::Progress;
 
 use crate::NOT_HELD;
 use crate::output::{Format, print, print_document};
@@ -23,6 +25,7 @@ Examples:
   forerun simulate fleet.yaml --router epp.yaml         llm-d's endpoint picker with this configuration
   forerun simulate fleet.yaml --set pools.0.replicas=8 --set engine.max_num_seqs=256
   forerun simulate fleet.yaml --replications 10        means and 95 % intervals
+  forerun simulate fleet.yaml --router epp.yaml --explain 17    why request 17 went where it did
   forerun simulate fleet.yaml --format json | jq .ttft_ms.p99
 
 Exit codes: 0 done; 1 --assert-slo and the SLO does not hold; 2 wrong input; 3 a bug.";
@@ -39,6 +42,10 @@ pub(crate) struct Args {
     /// Write one CSV line per request to this file.
     #[arg(long, value_name = "FILE")]
     outcomes: Option<PathBuf>,
+    /// Instead of the summary, show why the router sent this request where it did: every filter and every score. The id
+    /// is that of the outcomes file.
+    #[arg(long, value_name = "REQUEST", conflicts_with_all = ["outcomes", "assert_slo"])]
+    explain: Option<String>,
     /// How KV blocks are kept: `extents` is fast; `exact` steps every request and block by itself. Both give the
     /// same results.
     #[arg(long, value_enum, default_value_t)]
@@ -69,6 +76,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Kv::Extents => KvForm::Extents,
         Kv::Exact => KvForm::Exact,
     };
+    if let Some(id) = &args.explain {
+        return explain(&assembled, id, args.format);
+    }
     if args.assert_slo && assembled.slo.attainment.is_none() && assembled.slo.aggregate.is_empty() {
         let why = "--assert-slo: the scenario has no limit on the whole run; add `attainment` or, say, `ttft_p99` to `slo`";
         return Err(Error::Input(InputError::new(why)).into());
@@ -87,4 +97,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => summary.slo_checks.iter().all(|check| check.holds),
     };
     Ok(if args.assert_slo && !held { ExitCode::from(NOT_HELD) } else { ExitCode::SUCCESS })
+}
+
+/// Shows one decision of the run.
+fn explain(assembled: &Assembled, id: &str, format: Format) -> anyhow::Result<ExitCode> {
+    let bar = Bar::new(assembled.workload.requests);
+    let mut progress = |now: Progress| bar.show(RunsProgress { done: 0, runs: 1, ended: now.ended });
+    let explained = explain_request(assembled, assembled.seed, id, &mut progress);
+    bar.clear();
+    let explained = explained?;
+    match format {
+        Format::Table => print_document(&explained.to_document())?,
+        Format::Json => print(&explained.to_json()?)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ mod golden_fixtures;
 mod harness;
 mod properties;
 mod queueing;
+mod route;
 mod router;
 mod router_fixtures;
 mod router_state;

@@ -12,6 +12,7 @@
 //! | variants on the same traffic, held against each other | `compare` |
 //! | one step's time, op by op | `explain` |
 //! | hazards of a router configuration | `lint` |
+//! | one decision of a router: without a run, within one | `route`, `decision` |
 //! | whether a change made anything worse | `gate` |
 //! | which of llm-d's features would pay | `advise` |
 //! | the simulator against measured servers | `validate/` |
@@ -27,6 +28,7 @@ pub mod calibrate;
 pub mod catalog;
 pub mod compare;
 pub mod current;
+pub mod decision;
 pub mod emit;
 pub mod error;
 pub mod explain;
@@ -40,6 +42,7 @@ mod markers;
 mod output;
 mod profile;
 pub mod replicate;
+pub mod route;
 pub mod routing;
 pub mod scenario;
 pub mod schema;

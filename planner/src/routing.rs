@@ -67,18 +67,30 @@ impl Routing {
         }
     }
 
-    /// A router of this policy, for a fleet in which some replicas only prefill if it `is_disaggregated`. Random choices come from a stream of their own: they never move the arrivals.
+    /// A router of this policy, for a fleet in which some replicas only prefill if it `is_disaggregated`. Random
+    /// choices come from a stream of their own: they never move the arrivals.
     #[must_use]
     pub fn router(&self, seed: u64, is_disaggregated: bool) -> Box<dyn Router> {
         match self {
             Self::Preset(preset) if is_disaggregated => preset.disaggregated_router(seed),
             Self::Preset(preset) => preset.router(seed),
-            Self::EndpointPicker { config, .. } => {
-                let options = Options { seed, ..Options::default() };
-                Box::new(EppRouter::new(config.clone(), options).expect("it was made when it was read"))
-            }
+            Self::EndpointPicker { config, .. } => Box::new(picker(config, seed)),
         }
     }
+
+    /// The policy as an endpoint picker, if it is one.
+    #[must_use]
+    pub fn endpoint_picker(&self, seed: u64) -> Option<EppRouter> {
+        match self {
+            Self::Preset(preset) => preset.endpoint_picker(seed),
+            Self::EndpointPicker { config, .. } => Some(picker(config, seed)),
+        }
+    }
+}
+
+fn picker(config: &Arc<Config>, seed: u64) -> EppRouter {
+    let options = Options { seed, ..Options::default() };
+    EppRouter::new(config.clone(), options).expect("it was made when it was read")
 }
 
 fn preset_of(name: &str) -> Result<Routing, InputError> {
@@ -93,7 +105,7 @@ fn preset_of(name: &str) -> Result<Routing, InputError> {
 }
 
 /// Reads an EndpointPickerConfig, and makes sure that it can be simulated.
-fn load(path: &Path, spec: &RouterSpec) -> Result<Config, InputError> {
+pub(crate) fn load(path: &Path, spec: &RouterSpec) -> Result<Config, InputError> {
     let wrong = |why: String| InputError::new(format!("{}: {why}", path.display()));
     let size = fs::metadata(path).map_err(|e| wrong(format!("cannot be read: {e}")))?.len();
     if size > FILE_BYTES_MAX {

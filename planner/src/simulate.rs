@@ -10,6 +10,7 @@ use forerun_reports::summary::Summary;
 use forerun_sim::fleet;
 use forerun_sim::observer::{Observer, QuietSteps};
 use forerun_sim::request::{Labels, Outcome, Request};
+use forerun_sim::router::Router;
 use forerun_sim::source::Source as _;
 use forerun_sim::time::{Span, Time};
 
@@ -47,6 +48,19 @@ pub(crate) fn run_once(
     watcher: &mut dyn Observer,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Summary, Error> {
+    let mut router = assembled.router.router(seed, assembled.fleet.is_disaggregated());
+    run_routed(assembled, seed, outcomes, router.as_mut(), watcher, progress)
+}
+
+/// The run with this seed, through a router that was made for it.
+pub(crate) fn run_routed(
+    assembled: &Assembled,
+    seed: u64,
+    outcomes: Option<&Path>,
+    router: &mut dyn Router,
+    watcher: &mut dyn Observer,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Summary, Error> {
     let started = Instant::now();
     let writer = match outcomes {
         Some(path) => Some(OutcomeWriter::new(OutputFile::create(path)?, assembled.replica_names())),
@@ -56,8 +70,7 @@ pub(crate) fn run_once(
         Collector::new(assembled.fleet.warm_up, assembled.slo.clone(), assembled.pool_of_replicas());
     let mut observer = Watch { collector, writer, watcher, ended: 0, progress };
     let mut source = assembled.workload.source(seed).map_err(InputError::from)?;
-    let mut router = assembled.router.router(seed, assembled.fleet.is_disaggregated());
-    let totals = fleet::run(&assembled.fleet, &mut source, router.as_mut(), &mut observer)?;
+    let totals = fleet::run(&assembled.fleet, &mut source, router, &mut observer)?;
     let Watch { collector, writer, .. } = observer;
     if let Some((writer, path)) = writer.zip(outcomes) {
         let wrong = |e| InputError::new(format!("{}: cannot be written: {e}", path.display()));

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use epp::config::{Config, LoadOptions};
 use epp::{EppRouter, Options};
-use forerun_sim::router::{Needs, Router};
+use forerun_sim::router::Router;
 
 /// A policy that scenarios can name.
 #[derive(Clone, Copy, Debug)]
@@ -24,27 +24,44 @@ pub struct Preset {
     pub name: &'static str,
     /// What it does, in a line.
     pub about: &'static str,
-    make: fn(seed: u64) -> Box<dyn Router>,
+    kind: Kind,
+}
+
+/// What a preset is made of.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// A policy of this crate.
+    Plain(fn(seed: u64) -> Box<dyn Router>),
+    /// llm-d's endpoint picker with this configuration.
+    EndpointPicker(&'static str),
 }
 
 /// All policies. A new one is a file of its own and a line here.
 pub const PRESETS: [Preset; 5] = [
-    Preset { name: "round-robin", about: "each replica in turn", make: |_| Box::<RoundRobin>::default() },
-    Preset { name: "random", about: "any replica, uniformly", make: |seed| Box::new(Random::new(seed)) },
+    Preset {
+        name: "round-robin",
+        about: "each replica in turn",
+        kind: Kind::Plain(|_| Box::<RoundRobin>::default()),
+    },
+    Preset {
+        name: "random",
+        about: "any replica, uniformly",
+        kind: Kind::Plain(|seed| Box::new(Random::new(seed))),
+    },
     Preset {
         name: "least-requests",
         about: "the replica with the fewest requests in flight; equals in turn",
-        make: |_| Box::<LeastRequests>::default(),
+        kind: Kind::Plain(|_| Box::<LeastRequests>::default()),
     },
     Preset {
         name: "llm-d-default",
         about: "llm-d's endpoint picker without a file: queue 2, KV usage 2, approximate prefixes 3",
-        make: |seed| endpoint_picker("", seed),
+        kind: Kind::EndpointPicker(""),
     },
     Preset {
         name: "llm-d-precise",
         about: "llm-d's endpoint picker with an exact index of KV blocks: KV usage 2, queue 2, prefixes 3, cold prompts 2",
-        make: |seed| endpoint_picker(include_str!("../presets/llm-d-precise.yaml"), seed),
+        kind: Kind::EndpointPicker(include_str!("../presets/llm-d-precise.yaml")),
     },
 ];
 
@@ -58,7 +75,10 @@ impl Preset {
     /// A router of this policy. Random choices come from a stream of their own: they never move the arrivals.
     #[must_use]
     pub fn router(self, seed: u64) -> Box<dyn Router> {
-        (self.make)(seed)
+        match self.kind {
+            Kind::Plain(make) => make(seed),
+            Kind::EndpointPicker(text) => Box::new(endpoint_picker(text, seed)),
+        }
     }
 
     /// The policy's router for a fleet in which some replicas only prefill for others.
@@ -66,20 +86,28 @@ impl Preset {
     pub fn disaggregated_router(self, seed: u64) -> Box<dyn Router> {
         /// Random choices of the two are independent.
         const PREFILL: u64 = u64::from_be_bytes(*b"prefills");
-        let decode = (self.make)(seed);
-        // An endpoint picker knows the roles by itself.
-        if decode.needs() != Needs::default() {
-            return decode;
+        match self.kind {
+            Kind::Plain(make) => Box::new(Disaggregated::new(make(seed), make(seed ^ PREFILL))),
+            // An endpoint picker knows the roles by itself.
+            Kind::EndpointPicker(_) => self.router(seed),
         }
-        Box::new(Disaggregated::new(decode, (self.make)(seed ^ PREFILL)))
+    }
+
+    /// The policy as an endpoint picker, if it is one.
+    #[must_use]
+    pub fn endpoint_picker(self, seed: u64) -> Option<EppRouter> {
+        match self.kind {
+            Kind::Plain(_) => None,
+            Kind::EndpointPicker(text) => Some(endpoint_picker(text, seed)),
+        }
     }
 }
 
 /// An endpoint picker of a configuration that is known to load.
-fn endpoint_picker(text: &str, seed: u64) -> Box<dyn Router> {
+fn endpoint_picker(text: &str, seed: u64) -> EppRouter {
     let config = Config::load(text, LoadOptions::default()).expect("a preset loads");
     let options = Options { seed, ..Options::default() };
-    Box::new(EppRouter::new(Arc::new(config), options).expect("a preset is simulated"))
+    EppRouter::new(Arc::new(config), options).expect("a preset is simulated")
 }
 
 #[cfg(test)]

@@ -132,6 +132,14 @@ pub struct Request {
     pub session: Option<Session>,
 }
 
+impl Request {
+    /// Whether this is its id in outcome files: its name in the trace, or its number.
+    #[must_use]
+    pub fn is_called(&self, id: &str) -> bool {
+        self.name.as_deref().map_or_else(|| id.parse() == Ok(self.id.0), |name| name == id)
+    }
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {

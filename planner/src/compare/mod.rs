@@ -19,6 +19,7 @@ use forerun_sim::observer::Observer;
 use forerun_sim::request::{Labels, Outcome, Request};
 
 use crate::assemble::{Assembled, REPLICATIONS_MAX, assemble};
+use crate::decision::{Explained, explain_request};
 use crate::error::{Error, InputError};
 use crate::replicate::{WatchRuns, in_parallel, seeds};
 use crate::simulate::run_once;
@@ -134,6 +135,18 @@ impl Plan {
         let by_variant: Vec<Vec<Run>> =
             self.variants.iter().map(|_| runs.by_ref().take(each).collect()).collect();
         Ok(self.judge(by_variant, started.elapsed().as_secs_f64())?)
+    }
+
+    /// The decision of each variant on the request `id`, in the run of the baseline's seed.
+    ///
+    /// # Errors
+    /// When a variant's router is no endpoint picker, no such request is sent, or as those of a run.
+    pub fn explain(self, id: &str, watch: WatchRuns<'_>) -> Result<Vec<(String, Explained)>, Error> {
+        let explained = in_parallel(self.variants.len(), watch, |index, progress| {
+            explain_request(&self.variants[index].1, self.seeds[0], id, progress)
+        })?;
+        let names = self.variants.into_iter().map(|(candidate, _)| candidate.name);
+        Ok(names.zip(explained).collect())
     }
 
     fn judge(&self, runs: Vec<Vec<Run>>, wall_s: f64) -> Result<Comparison, InputError> {

@@ -6,6 +6,7 @@
 pub mod config;
 mod context_length;
 pub mod deciders;
+pub mod explain;
 pub mod filters;
 pub mod flow;
 mod gate;

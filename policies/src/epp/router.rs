@@ -14,11 +14,12 @@ use forerun_sim::time::{Span, Time};
 use rustc_hash::FxHashMap;
 
 use super::config::{Config, Plugin};
+use super::explain::DecisionReport;
 use super::gate::Gate;
 use super::predictor::Predictor;
 use super::prefix::precise::{ExtentKvIndex, Kind, PreciseConfig, PreciseProducer};
 use super::prefix::{PrefixMatch, PrefixProducer};
-use super::scheduler::{Decision, Options, Scheduler};
+use super::scheduler::{Decision, NoEndpoints, Options, Scheduler};
 use super::session::encode_token;
 use super::{EndpointInfo, Metrics, RequestView};
 
@@ -194,6 +195,22 @@ impl Picker {
         Ok(Choice { endpoint, prefill })
     }
 
+    /// The decision just made on `request`; `None` when it was denied before.
+    fn report(
+        &self,
+        config: &Config,
+        now: Time,
+        request: RequestId,
+        choice: &Result<Choice, Rejection>,
+    ) -> Option<DecisionReport> {
+        let decision = match choice {
+            Ok(_) => Ok(self.placed.get(&request)?.decision.as_ref()?),
+            Err(Rejection::Router(Refusal::NoEndpoint)) => Err(NoEndpoints),
+            Err(_) => return None,
+        };
+        Some(DecisionReport::new(config, &self.scheduler, now, decision))
+    }
+
     fn release(&mut self, now: Time, endpoints: &[Endpoint]) -> Option<Release> {
         if self.gate.holds() {
             self.refresh(now, endpoints, &[]);
@@ -237,6 +254,9 @@ pub struct EppRouter {
     /// The picker of each request that one of them knows.
     owners: FxHashMap<RequestId, usize>,
     needs: Needs,
+    /// Id of the request whose decision is kept.
+    wanted: Option<String>,
+    kept: Option<DecisionReport>,
 }
 
 impl EppRouter {
@@ -248,7 +268,17 @@ impl EppRouter {
         let adapters = Picker::new(&config, options)?.needs_adapters;
         let needs = Needs { scrape: Some(SCRAPE), adapters, feedback: true };
         let (pickers, picker_of, owners) = (Vec::new(), Vec::new(), FxHashMap::default());
-        Ok(Self { config, options, pickers, picker_of, owners, needs })
+        Ok(Self { config, options, pickers, picker_of, owners, needs, wanted: None, kept: None })
+    }
+
+    /// From now on, keeps the last decision on the request of this id for [`explained`](Self::explained).
+    pub fn explain(&mut self, id: &str) {
+        self.wanted = Some(id.to_owned());
+    }
+
+    /// The decision that was kept; `None` when the request never came so far.
+    pub fn explained(&mut self) -> Option<DecisionReport> {
+        self.kept.take()
     }
 
     fn picker_for(&self, endpoints: &[Endpoint]) -> usize {
@@ -287,6 +317,9 @@ impl Router for EppRouter {
     fn place(&mut self, now: Time, request: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
         let picker = self.picker_for(view.endpoints);
         let choice = self.pickers[picker].place(now, request, view);
+        if self.wanted.as_ref().is_some_and(|id| request.is_called(id)) {
+            self.kept = self.pickers[picker].report(&self.config, now, request.id, &choice);
+        }
         if choice.is_err() {
             self.owners.remove(&request.id);
         }

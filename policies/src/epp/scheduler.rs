@@ -252,6 +252,41 @@ impl Scheduler {
         self.endpoints[endpoint as usize].latency = latency;
     }
 
+    /// Leaves the matches of a producer to [`Scheduler::set_match`].
+    pub fn detach(&mut self, name: &str) {
+        let slot = self.names.producer(name);
+        self.producers.retain(|(attached, _)| *attached != slot);
+    }
+
+    /// Publishes a custom metric of an endpoint; whether any plugin reads it.
+    pub fn set_attribute(&mut self, name: &str, endpoint: u32, value: f64) -> bool {
+        let slot = self.names.attributes().iter().position(|known| known == name);
+        if let Some(slot) = slot {
+            self.endpoints[endpoint as usize].attributes[slot] = Some(value);
+        }
+        slot.is_some()
+    }
+
+    /// Sets what is in flight on an endpoint; whether any plugin counts it.
+    pub fn set_in_flight(&mut self, endpoint: u32, in_flight: InFlight) -> bool {
+        if self.in_flight.is_some() {
+            self.endpoints[endpoint as usize].in_flight = Some(in_flight);
+        }
+        self.in_flight.is_some()
+    }
+
+    /// The numbers of the endpoints that live.
+    #[must_use]
+    pub fn live(&self) -> &[u32] {
+        &self.live
+    }
+
+    /// What never changes about an endpoint.
+    #[must_use]
+    pub fn info(&self, endpoint: u32) -> &EndpointInfo {
+        &self.infos[endpoint as usize]
+    }
+
     /// What is known of all endpoints.
     #[must_use]
     pub fn endpoints(&self) -> &[EndpointState] {
