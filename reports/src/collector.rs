@@ -266,8 +266,13 @@ impl Observer for Collector {
 
     fn quiet_steps(&mut self, steps: &QuietSteps<'_>) {
         let first = steps.from + steps.gaps.first().copied().unwrap_or_default();
-        if !self.window.is_one_period(first, steps.until) {
-            return steps.one_by_one(self);
+        if let Some(edge) = self.window.edge_between(first, steps.until) {
+            let (before, after) = steps.split_before(edge);
+            self.quiet_steps(&before);
+            return self.quiet_steps(&after);
+        }
+        if first < self.warm_up {
+            return;
         }
         let output_tokens = u64::from(steps.decodes) * steps.gaps.len() as u64;
         self.window.done(steps.until, Work { output_tokens, ..Work::default() });

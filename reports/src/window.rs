@@ -62,9 +62,10 @@ impl Window {
         }
     }
 
-    /// Whether work finished at `first`, at `last` or at any time between them counts the same.
-    pub(crate) fn is_one_period(&self, first: Time, last: Time) -> bool {
-        first >= self.start && (last <= self.last_arrival || first > self.last_arrival)
+    /// Where another period begins after `first` and not after `last`: work before it counts otherwise.
+    pub(crate) fn edge_between(&self, first: Time, last: Time) -> Option<Time> {
+        let after_arrival = self.last_arrival + Span::from_nanos(1);
+        [self.start, after_arrival].into_iter().find(|&edge| first < edge && edge <= last)
     }
 
     /// The work from the warm-up to the last arrival, and the length of that period.

@@ -71,6 +71,21 @@ impl QuietSteps<'_> {
         }
     }
 
+    /// The steps that end before `at`, and the others.
+    #[must_use]
+    pub fn split_before(&self, at: Time) -> (Self, Self) {
+        let (mut until, mut count) = (self.from, 0);
+        for &gap in self.gaps {
+            if until + gap >= at {
+                break;
+            }
+            until = until + gap;
+            count += 1;
+        }
+        let (before, after) = self.gaps.split_at(count);
+        (Self { until, gaps: before, ..*self }, Self { from: until, gaps: after, ..*self })
+    }
+
     /// Reports the steps, where the first may have come later than the others would have it: it may be the one in
     /// which an idle replica began.
     pub(crate) fn report<O: Observer>(self, observer: &mut O) {

@@ -88,6 +88,8 @@ pub(crate) struct Replica<P: Pool> {
     blocks_used: Gauge,
     /// Time integrals and counters start here.
     observed_from: Time,
+    /// How many of the next steps are quiet, as long as nothing else happens; `None` when that must be looked up.
+    foreseen: Option<u64>,
 }
 
 impl std::fmt::Debug for dyn CostModel {
@@ -121,7 +123,13 @@ impl<P: Pool> Replica<P> {
             totals,
             blocks_used: Gauge::starting(observed_from),
             observed_from,
+            foreseen: None,
         }
+    }
+
+    /// Something changes here that may end its quiet steps.
+    pub(crate) fn disturb(&mut self) {
+        self.foreseen = None;
     }
 
     /// Whether no batch is in flight.
@@ -140,6 +148,7 @@ impl<P: Pool> Replica<P> {
         if self.flights.len() == depth {
             return None;
         }
+        self.disturb();
         if !self.engine.cohort_holds() {
             self.dissolve();
         }
@@ -209,6 +218,7 @@ impl<P: Pool> Replica<P> {
 
     /// Takes the step that ends at `now` out of flight. Its result is not yet accounted for.
     pub(crate) fn finish_step(&mut self, now: Time) -> DoneStep {
+        self.disturb();
         self.last_result = now;
         let Flight { batch, shape, overlapped, running, .. } =
             self.flights.pop_front().expect("a step is running");
@@ -252,6 +262,7 @@ impl<P: Pool> Replica<P> {
 
     /// Makes ordinary requests of the decodes in lockstep.
     pub(crate) fn dissolve(&mut self) {
+        self.disturb();
         let batches = self.flights.iter_mut().map(|flight| &mut *flight.batch);
         self.engine.dissolve(batches, &mut self.dissolved);
     }

@@ -173,6 +173,21 @@ impl Prepared {
         by_context.min(self.longest.until - share.longest).saturating_add(1)
     }
 
+    /// The times of steps in a row, from one with this share that it covers on, in which nothing but the lengths of
+    /// the decodes changes; `overlapped` as in [`StepTime::duration`]. Bit for bit those of [`step`](Self::step).
+    #[must_use]
+    pub fn line(&self, share: CohortShare, overlapped: bool) -> DecodeLine {
+        let (add, least) = if overlapped { (Span::ZERO, self.cpu) } else { (self.cpu, Span::ZERO) };
+        DecodeLine {
+            fixed_ns: self.fixed_ns,
+            by_context: (self.context.ns_per_token, (share.context - self.context.from) as f64),
+            by_longest: (self.longest.ns_per_token, (share.longest - self.longest.from) as f64),
+            decodes: f64::from(share.decodes),
+            add,
+            least: least.max(Span::from_nanos(1)),
+        }
+    }
+
     fn gpu_ns(&self, decode_context: u64, decode_longest: u64) -> f64 {
         debug_assert!(self.covers(decode_context, decode_longest), "prepared for another piece");
         self.fixed_ns + self.context.ns(decode_context) + self.longest.ns(decode_longest)
@@ -181,12 +196,42 @@ impl Prepared {
     /// Time of a step that it [covers](Self::covers). Rounded once, to the nearest nanosecond.
     #[must_use]
     pub fn step(&self, decode_context: u64, decode_longest: u64) -> StepTime {
-        let gpu_ns = self.gpu_ns(decode_context, decode_longest);
-        // Adding 2^52 rounds to a whole number, ties to even, the same everywhere: it is what remains in the mantissa.
-        const WHOLE: f64 = (1u64 << 52) as f64;
-        let whole = gpu_ns + WHOLE;
-        let nanos = if whole < 2.0 * WHOLE { whole.to_bits() - WHOLE.to_bits() } else { gpu_ns as u64 };
-        StepTime { gpu: Span::from_nanos(nanos), cpu: self.cpu }
+        StepTime { gpu: rounded(self.gpu_ns(decode_context, decode_longest)), cpu: self.cpu }
+    }
+}
+
+/// To the nearest nanosecond.
+#[inline]
+fn rounded(ns: f64) -> Span {
+    // Adding 2^52 rounds to a whole number, ties to even, the same everywhere: it is what remains in the mantissa.
+    const WHOLE: f64 = (1u64 << 52) as f64;
+    let whole = ns + WHOLE;
+    Span::from_nanos(if whole < 2.0 * WHOLE { whole.to_bits() - WHOLE.to_bits() } else { ns as u64 })
+}
+
+/// The times of steps in which every decode gains one token. Tokens are whole numbers below 2^53, so that counting them
+/// as floats is exact.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeLine {
+    fixed_ns: f64,
+    /// Nanoseconds for each token of context, and those tokens in the next step; so for the longest decode.
+    by_context: (f64, f64),
+    by_longest: (f64, f64),
+    decodes: f64,
+    /// What comes on top of the GPU's time, and what a step takes at least.
+    add: Span,
+    least: Span,
+}
+
+impl DecodeLine {
+    /// How long the next step takes; the one after it is the next then.
+    #[inline]
+    pub fn next_span(&mut self) -> Span {
+        let ns =
+            self.fixed_ns + self.by_context.0 * self.by_context.1 + self.by_longest.0 * self.by_longest.1;
+        self.by_context.1 += self.decodes;
+        self.by_longest.1 += 1.0;
+        (rounded(ns) + self.add).max(self.least)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Steps that change nothing but the counters of decodes in lockstep: taken in one loop, or foreseen.
 
-use super::{Flight, Replica, step_span};
-use crate::cost::StepShape;
-use crate::engine::CohortShare;
+use super::{Flight, Gauge, Replica, step_span};
+use crate::cost::{DecodeLine, StepShape};
+use crate::engine::{CohortShare, Engine};
 use crate::event::Rank;
 use crate::kv::Pool;
 use crate::observer::{Observer, QuietSteps};
@@ -47,14 +47,14 @@ impl<P: Pool> Replica<P> {
 
     /// Of the quiet steps, those for which there are blocks whatever happens: each decode takes at most one block in
     /// as many steps as a block has tokens.
-    fn assured_quiet_steps(&self) -> u64 {
-        match self.quiet_steps() {
-            0 => 0,
-            steps => {
-                let rounds = self.engine.kv().pool().free() / self.engine.num_running();
-                steps.min(u64::from(rounds) * u64::from(self.engine.config().block_size))
-            }
+    fn assured_quiet_steps(&mut self) -> u64 {
+        let steps = self.quiet_steps();
+        self.foreseen = Some(steps);
+        if steps == 0 {
+            return 0;
         }
+        let rounds = self.engine.kv().pool().free() / self.engine.num_running();
+        steps.min(u64::from(rounds) * u64::from(self.engine.config().block_size))
     }
 
     /// What each of the next `steps` quiet steps takes at least. They never become shorter as their context grows,
@@ -88,10 +88,14 @@ impl<P: Pool> Replica<P> {
         if end >= limit {
             return 0;
         }
-        match self.quiet_steps() {
-            0 => 0,
-            quiet => self.take_quiet_steps(id, (span, end), quiet, limit, observer),
+        let quiet = self.foreseen.take().unwrap_or_else(|| self.quiet_steps());
+        debug_assert_eq!(quiet, self.quiet_steps(), "what changes a replica makes it look again");
+        if quiet == 0 {
+            return 0;
         }
+        let taken = self.take_quiet_steps(id, (span, end), quiet, limit, observer);
+        self.foreseen = Some(quiet - taken);
+        taken
     }
 
     /// Takes quiet steps, at most `quiet`, from the one that runs on, as long as they end before `limit` and there
@@ -99,64 +103,63 @@ impl<P: Pool> Replica<P> {
     fn take_quiet_steps<O: Observer>(
         &mut self,
         id: ReplicaId,
-        (mut span, mut end): (Span, Time),
+        (span, end): (Span, Time),
         quiet: u64,
         limit: Time,
         observer: &mut O,
     ) -> u64 {
         let overlapped = self.engine.config().async_scheduling;
         let mut share = self.quiet_share(0);
-        let mut prepared = self.prepare_decodes(share);
-        let mut covered = prepared.steps(share);
         let decodes = share.decodes;
-        let pool = self.engine.kv().pool();
-        let (free, used) = (pool.free(), pool.usable() - pool.free());
-        let mut phase = (self.engine.next_step() % self.engine.quiet_blocks().len() as u64) as usize;
         let busy_from = Time::from_nanos(end.as_nanos() - span.as_nanos()).max(self.observed_from);
+        let mut blocks = BlockPace::new(&self.engine);
         let mut gaps = [Span::ZERO; REPORT_STEPS];
-        let (mut from, mut until, mut gap_count) = (self.last_result, self.last_result, 0);
-        let (mut steps, mut blocks, mut needed) = (0, 0, 0);
-        while steps < quiet && end < limit {
+        let (mut from, mut count) = (self.last_result, 0);
+        let mut now = Clockwork { until: from, span, end };
+        let (mut steps, mut more) = (0, true);
+        while more && steps < quiet {
+            let prepared = self.prepare_decodes(share);
+            let covered = prepared.steps(share).min(quiet - steps);
+            let room = &mut gaps[count..];
+            let length = room.len().min(covered.try_into().unwrap_or(usize::MAX));
+            let line = prepared.line(share, overlapped);
             let needs = self.engine.quiet_blocks();
-            let taken = needs[phase];
-            phase = if phase + 1 == needs.len() { 0 } else { phase + 1 };
-            if blocks + taken > free {
-                break;
-            }
-            needed = taken;
-            if needed > 0 {
-                blocks += needed;
-                self.blocks_used.set(end, u64::from(used + blocks));
-            }
-            gaps[gap_count] = end.since(until);
-            gap_count += 1;
-            self.totals.steps += u64::from(end >= self.observed_from);
-            until = end;
-            if covered == 0 {
-                prepared = self.prepare_decodes(share);
-                covered = prepared.steps(share);
-            }
-            span = step_span(prepared.step(share.context, share.longest), overlapped);
-            end = end + span;
-            share.context += u64::from(decodes);
-            share.longest += 1;
-            steps += 1;
-            covered -= 1;
+            let taken = now.run(&mut room[..length], line, limit, &mut blocks, needs, &mut self.blocks_used);
+            count += taken;
+            more = taken == length;
+            steps += taken as u64;
+            share.context += u64::from(decodes) * taken as u64;
+            share.longest += taken as u64;
             // Where a piece of the cost model ends, a step may be shorter than the one before it.
-            if gap_count == REPORT_STEPS || covered == 0 {
-                QuietSteps { replica: id, decodes, from, until, gaps: &gaps[..gap_count] }.report(observer);
-                (from, gap_count) = (until, 0);
+            if count == REPORT_STEPS || taken as u64 == covered {
+                self.report_quiet(
+                    QuietSteps { replica: id, decodes, from, until: now.until, gaps: &gaps[..count] },
+                    observer,
+                );
+                (from, count) = (now.until, 0);
             }
         }
-        QuietSteps { replica: id, decodes, from, until, gaps: &gaps[..gap_count] }.report(observer);
-        self.last_result = until;
-        self.totals.busy += until.saturating_since(busy_from);
+        self.report_quiet(
+            QuietSteps { replica: id, decodes, from, until: now.until, gaps: &gaps[..count] },
+            observer,
+        );
+        self.last_result = now.until;
+        self.totals.busy += now.until.saturating_since(busy_from);
         if let Some(published) = self.published.as_mut().filter(|_| steps > 0) {
-            // The result of a step is published before the next batch takes its blocks.
-            published.blocks_used = used + blocks - needed;
+            published.blocks_used = blocks.published();
         }
-        self.skip_quiet(steps, blocks, (span, end));
+        self.skip_quiet(steps, blocks.taken, (now.span, now.end));
         steps
+    }
+
+    /// Reports quiet steps, and counts those that ended in the observed period.
+    fn report_quiet<O: Observer>(&mut self, steps: QuietSteps<'_>, observer: &mut O) {
+        let Some(&first) = steps.gaps.first() else { return };
+        let all = steps.from + first >= self.observed_from;
+        let observed =
+            if all { steps.gaps.len() } else { steps.split_before(self.observed_from).1.gaps.len() };
+        self.totals.steps += observed as u64;
+        steps.report(observer);
     }
 
     /// The counters after quiet steps, the next of which ends as `running` says.
@@ -172,5 +175,78 @@ impl<P: Pool> Replica<P> {
         if let Some(flight) = self.flights.front_mut() {
             flight.running = Some(running);
         }
+    }
+}
+
+/// The blocks that quiet steps take.
+struct BlockPace {
+    /// Free blocks and blocks in use, before the first step.
+    free: u32,
+    used: u32,
+    /// Number of the next step, modulo the block size.
+    phase: usize,
+    /// Taken in all, and for the last batch.
+    taken: u32,
+    last: u32,
+}
+
+impl BlockPace {
+    fn new<P: Pool>(engine: &Engine<P>) -> Self {
+        let pool = engine.kv().pool();
+        let phase = (engine.next_step() % engine.quiet_blocks().len() as u64) as usize;
+        Self { free: pool.free(), used: pool.usable() - pool.free(), phase, taken: 0, last: 0 }
+    }
+
+    /// Blocks in use that the last step published: its result comes before the next batch takes its blocks.
+    fn published(&self) -> u32 {
+        self.used + self.taken - self.last
+    }
+}
+
+/// The clock of quiet steps.
+struct Clockwork {
+    /// When the last result came in.
+    until: Time,
+    /// How long the running step takes, and when it ends.
+    span: Span,
+    end: Time,
+}
+
+impl Clockwork {
+    /// Takes a step for each place in `gaps` and notes there how long after the last result its own came in; stops
+    /// before a step that ends at `limit` or later, or whose end finds too few free blocks for the next batch.
+    /// `needs` are the blocks that batches need, by their number modulo the block size. Returns how many steps it took.
+    fn run(
+        &mut self,
+        gaps: &mut [Span],
+        mut line: DecodeLine,
+        limit: Time,
+        blocks: &mut BlockPace,
+        needs: &[u32],
+        used: &mut Gauge,
+    ) -> usize {
+        for (taken, gap) in gaps.iter_mut().enumerate() {
+            if self.end >= limit {
+                return taken;
+            }
+            let needed = needs[blocks.phase];
+            if needed > 0 {
+                if blocks.taken + needed > blocks.free {
+                    return taken;
+                }
+                blocks.taken += needed;
+                used.set(self.end, u64::from(blocks.used + blocks.taken));
+            }
+            blocks.last = needed;
+            blocks.phase += 1;
+            if blocks.phase == needs.len() {
+                blocks.phase = 0;
+            }
+            *gap = self.end.since(self.until);
+            self.until = self.end;
+            self.span = line.next_span();
+            self.end = self.end + self.span;
+        }
+        gaps.len()
     }
 }
