@@ -88,7 +88,7 @@ impl QuietSteps<'_> {
 
     /// Reports the steps, where the first may have come later than the others would have it: it may be the one in
     /// which an idle replica began.
-    pub(crate) fn report<O: Observer>(self, observer: &mut O) {
+    pub(crate) fn report(self, observer: &mut dyn Observer) {
         let alone = usize::from(self.gaps.len() > 1 && self.gaps[0] > self.gaps[1]);
         let (first, rest) = self.gaps.split_at(alone);
         if let [gap] = *first {

@@ -3,11 +3,10 @@
 use super::Fleet;
 use super::live::{Live, Remote, Seat, Stage};
 use crate::kv::Pool;
-use crate::observer::Observer;
 use crate::request::{Failure, Status};
 use crate::router::Endpoint;
 
-impl<O: Observer, P: Pool> Fleet<'_, O, P> {
+impl<P: Pool> Fleet<'_, P> {
     /// The client's patience ends.
     pub(super) fn time_out(&mut self, seat: Seat) {
         if self.live.get_mut(seat).outcome.retries >= self.config.client.retries {

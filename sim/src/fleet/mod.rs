@@ -51,15 +51,15 @@ use moves::Moves;
 ///
 /// # Errors
 /// When the source fails, the observer interrupts, or an invariant is broken.
-pub fn run<O: Observer>(
+pub fn run(
     config: &FleetConfig,
     source: &mut dyn Source,
     router: &mut dyn Router,
-    observer: &mut O,
+    observer: &mut dyn Observer,
 ) -> Result<RunTotals, RunError> {
     match config.kv {
-        KvForm::Extents => Fleet::<O, ExtentPool>::new(config, source, router, observer).run(),
-        KvForm::Exact => Fleet::<O, BlockPool>::new(config, source, router, observer).run(),
+        KvForm::Extents => Fleet::<ExtentPool>::new(config, source, router, observer).run(),
+        KvForm::Exact => Fleet::<BlockPool>::new(config, source, router, observer).run(),
     }
 }
 
@@ -93,11 +93,11 @@ enum Next {
     Replica(ReplicaId, Rank),
 }
 
-struct Fleet<'a, O, P: Pool> {
+struct Fleet<'a, P: Pool> {
     config: &'a FleetConfig,
     source: &'a mut dyn Source,
     router: &'a mut dyn Router,
-    observer: &'a mut O,
+    observer: &'a mut dyn Observer,
     replicas: Vec<Replica<P>>,
     pool_of: Vec<usize>,
     /// Router's view of the replicas that serve one model, by model.
@@ -128,12 +128,12 @@ struct Fleet<'a, O, P: Pool> {
     steps: u64,
 }
 
-impl<'a, O: Observer, P: Pool> Fleet<'a, O, P> {
+impl<'a, P: Pool> Fleet<'a, P> {
     fn new(
         config: &'a FleetConfig,
         source: &'a mut dyn Source,
         router: &'a mut dyn Router,
-        observer: &'a mut O,
+        observer: &'a mut dyn Observer,
     ) -> Self {
         let mut names: Vec<&[String]> = Vec::new();
         let mut models: Vec<Vec<Endpoint>> = Vec::new();

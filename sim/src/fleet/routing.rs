@@ -6,7 +6,6 @@ use super::{Event, Fleet, PoolConfig};
 use crate::event::Rank;
 use crate::fleet::RunError;
 use crate::kv::Pool;
-use crate::observer::Observer;
 use crate::request::{Cause, Label, Outcome, Rejection, ReplicaId, Status};
 use crate::router::{Admission, Choice, EndpointInfo, View};
 use crate::time::Span;
@@ -31,7 +30,7 @@ pub(super) fn endpoint_info(
     }
 }
 
-impl<O: Observer, P: Pool> Fleet<'_, O, P> {
+impl<P: Pool> Fleet<'_, P> {
     /// A client sends its request.
     pub(super) fn arrive(&mut self) -> Result<(), RunError> {
         self.arrival_is_stale = true;

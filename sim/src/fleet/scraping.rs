@@ -9,7 +9,7 @@ use crate::request::{ReplicaId, Request, RequestId};
 use crate::router::{Caches, Endpoint, Metrics};
 use crate::time::Time;
 
-impl<O: Observer, P: Pool> Fleet<'_, O, P> {
+impl<P: Pool> Fleet<'_, P> {
     /// When the replicas were scraped last before this moment, if the router wants them scraped: at whole multiples
     /// of the interval. What happens just now was not seen.
     pub(super) fn last_scrape(&self) -> Option<Time> {
@@ -49,7 +49,7 @@ impl<O: Observer, P: Pool> Fleet<'_, O, P> {
 }
 
 /// Looks a request up in the replicas' caches.
-pub(super) struct Lookup<'a, O, P: Pool> {
+pub(super) struct Lookup<'a, P: Pool> {
     pub(super) replicas: &'a mut [Replica<P>],
     pub(super) endpoints: &'a [Endpoint],
     pub(super) request: &'a Request,
@@ -57,10 +57,10 @@ pub(super) struct Lookup<'a, O, P: Pool> {
     pub(super) chain: Option<P::Chain>,
     pub(super) now: Time,
     pub(super) steps: &'a mut u64,
-    pub(super) observer: &'a mut O,
+    pub(super) observer: &'a mut dyn Observer,
 }
 
-impl<O: Observer, P: Pool> Caches for Lookup<'_, O, P> {
+impl<P: Pool> Caches for Lookup<'_, P> {
     fn cached_tokens(&mut self, endpoint: usize) -> u32 {
         let id = self.endpoints[endpoint].replica;
         let replica = &mut self.replicas[id.0 as usize];

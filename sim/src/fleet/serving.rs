@@ -5,13 +5,12 @@ use super::{Fleet, RunError};
 use crate::engine::{Admission, Batch, Handle, Token};
 use crate::event::Rank;
 use crate::kv::Pool;
-use crate::observer::Observer;
 use crate::prompt::Prompt;
 use crate::replica::Replica;
 use crate::request::{Cause, ReplicaId, Status};
 use crate::time::Span;
 
-impl<O: Observer, P: Pool> Fleet<'_, O, P> {
+impl<P: Pool> Fleet<'_, P> {
     /// A replica's step ends, or it wakes.
     pub(super) fn take_turn(&mut self, id: ReplicaId, rank: Rank) -> Result<(), RunError> {
         let index = id.0 as usize;

@@ -13,10 +13,9 @@ use crate::engine::{Batch, EngineRequest, Token};
 use crate::event::Rank;
 use crate::fleet::config::FailedPull;
 use crate::kv::Pool;
-use crate::observer::Observer;
 use crate::request::{Cause, Failure, ReplicaId, Status};
 
-impl<O: Observer, P: Pool> Fleet<'_, O, P> {
+impl<P: Pool> Fleet<'_, P> {
     /// What its next engine is asked to do for a request.
     pub(super) fn engine_request(&mut self, seat: Seat, max_model_len: u32) -> EngineRequest {
         let live = self.live.get_mut(seat);

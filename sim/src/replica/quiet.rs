@@ -74,12 +74,12 @@ impl<P: Pool> Replica<P> {
     }
 
     /// Takes all quiet steps that end before `until` (or at it), and returns how many.
-    pub(crate) fn run_quiet<O: Observer>(
+    pub(crate) fn run_quiet(
         &mut self,
         id: ReplicaId,
         until: Time,
         inclusive: bool,
-        observer: &mut O,
+        observer: &mut dyn Observer,
     ) -> u64 {
         let Some((span, end)) = self.flights.front().and_then(|flight| flight.running) else {
             return 0;
@@ -100,13 +100,13 @@ impl<P: Pool> Replica<P> {
 
     /// Takes quiet steps, at most `quiet`, from the one that runs on, as long as they end before `limit` and there
     /// are blocks for them.
-    fn take_quiet_steps<O: Observer>(
+    fn take_quiet_steps(
         &mut self,
         id: ReplicaId,
         (span, end): (Span, Time),
         quiet: u64,
         limit: Time,
-        observer: &mut O,
+        observer: &mut dyn Observer,
     ) -> u64 {
         let overlapped = self.engine.config().async_scheduling;
         let mut share = self.quiet_share(0);
@@ -153,7 +153,7 @@ impl<P: Pool> Replica<P> {
     }
 
     /// Reports quiet steps, and counts those that ended in the observed period.
-    fn report_quiet<O: Observer>(&mut self, steps: QuietSteps<'_>, observer: &mut O) {
+    fn report_quiet(&mut self, steps: QuietSteps<'_>, observer: &mut dyn Observer) {
         let Some(&first) = steps.gaps.first() else { return };
         let all = steps.from + first >= self.observed_from;
         let observed =
