@@ -316,6 +316,7 @@ fn fleet_config(kv: KvForm) -> FleetConfig {
         role: Role::Both,
         kv_block_bytes: 1,
         host: None,
+        lora: None,
         model_names: vec!["model".into()],
         engine: engine_config(),
         cost: Arc::new(closed_form()),
@@ -326,6 +327,7 @@ fn fleet_config(kv: KvForm) -> FleetConfig {
         overhead: Overhead::default(),
         client: Client::default(),
         disaggregation: Disaggregation::default(),
+        below_host: Default::default(),
         warm_up: Time::ZERO,
         horizon: None,
     }

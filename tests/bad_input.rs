@@ -201,8 +201,9 @@ fn a_wrong_endpoint_picker_configuration_is_named_with_its_place() {
 fn what_is_published_but_not_modelled_says_so() {
     let not_modelled = "is not modelled by this version";
     keys_refused(&[
-        ("tiers: {shared: {capacity: 10TiB}}", &["`shared`", not_modelled]),
-        ("tiers: {disk: {capacity: 10TiB}}", &["`disk`", not_modelled]),
+        ("tiers: {shared: {capacity: 10TiB}}", &["`tiers` has no `cpu`", "add for example"]),
+        ("tiers: {cpu: {capacity: 20GiB}, disk: {concurrency: 0}}", &["`tiers.disk.concurrency` is 0"]),
+        ("tiers: {cpu: {capacity: 20GiB}, shared: {latency: 2h}}", &["`tiers.shared.latency` is 2h"]),
         ("tiers: {cpu: {capacity: 200 parsecs}}", &["is not an amount of memory"]),
         ("tiers: {cpu: {capacity: 1kB}}", &["`tiers.cpu.capacity`", "not even one chunk"]),
         ("tiers: {cpu: {capacity: 200GiB, blocks_per_chunk: 0}}", &["`tiers.cpu.blocks_per_chunk` is 0"]),
@@ -213,7 +214,11 @@ fn what_is_published_but_not_modelled_says_so() {
         ("split: {by: session}", &["`split`", not_modelled]),
         ("faults: {}", &["`faults`", not_modelled]),
         ("cache: warm", &["`cache`", not_modelled]),
-        ("lora: {adapters: 64}", &["`lora`", not_modelled]),
+        ("lora: {rank: 0}", &["`lora.rank` is 0", "from 1 to 512"]),
+        ("lora: {max_loras: 4, max_cpu_loras: 2}", &["`lora.max_cpu_loras` is 2", "raise it"]),
+        ("lora: {max_loras: 4}\nengine: {max_loras: 2}", &["`engine.max_loras` 2", "keep one"]),
+        ("lora: {disk_bandwidth: 1B/s}", &["`lora.disk_bandwidth`", "from 1MB/s"]),
+        ("lora: {adapters: 0}", &["`lora.adapters` is 0"]),
         ("autoscaling: {}", &["`autoscaling`", not_modelled]),
         ("run: {replications: 0}", &["`run.replications` is 0", "from 1 to 1000"]),
         ("pools: [{role: prefill}]", &["`pool` only prefills", "add a pool of `role: decode`"]),
@@ -430,7 +435,7 @@ fn overrides_that_lead_nowhere_are_refused_by_their_text() {
         ("a..b=1", &["a part of the path is empty"]),
         ("modle=x", &["unknown key `modle`", "did you mean `model`?"]),
         ("pools.0.replica=3", &["did you mean `replicas`?"]),
-        ("tiers={disk: 1}", &["`disk` is not modelled by this version"]),
+        ("autoscaling={}", &["`autoscaling` is not modelled by this version"]),
         ("model.name=x", &["expected a string"]),
         ("pools.5.gpu=x", &["`5` is not an index"]),
         ("pools.x=1", &["expected a list"]),

@@ -1,9 +1,13 @@
 //! Fleets whose KV moves: what is lost to it, what it gains, and that nothing else changes.
 
+use forerun_sim::engine::adapters::{AdapterConfig, AdapterCost};
 use forerun_sim::engine::config::EngineConfig;
 use forerun_sim::engine::connector::{Eviction, OffloadConfig};
 use forerun_sim::fleet::fabric::LinkSpec;
-use forerun_sim::fleet::{Disaggregation, FailedPull, FleetConfig, HostTier, PoolConfig, Role};
+use forerun_sim::fleet::{
+    BelowHostTiers, Disaggregation, FailedPull, FleetConfig, HostTier, PoolConfig, Role,
+};
+use forerun_sim::kv::tiers::{ChannelSpec, TierSpec};
 use forerun_sim::prompt::{Content, Prompt};
 use forerun_sim::request::{Cause, Failure, Request, Status};
 use forerun_sim::time::Span;
@@ -171,6 +175,31 @@ fn loading_over_a_slow_link_loses_to_computing_again() {
     assert!(with.record.outcome(2).e2e() > without.record.outcome(2).e2e());
 }
 
+/// Tiers below host memory: none, either or both; of a few chunks, or without a limit.
+fn below_host() -> impl Strategy<Value = BelowHostTiers> {
+    let channel = || {
+        (1e7..1e10f64, 0..50_000u64, 1..4u32).prop_map(|(bandwidth, latency, concurrency)| ChannelSpec {
+            bandwidth,
+            latency: ns(latency),
+            concurrency,
+            queued_max: None,
+        })
+    };
+    let tier = || {
+        let size = (proptest::option::of(1..6000u64), any::<bool>());
+        (size, channel(), channel(), proptest::option::of(0..100_000u64)).prop_map(
+            |((capacity, evicts), read, write, queued)| TierSpec {
+                capacity,
+                evicts,
+                read,
+                write: ChannelSpec { queued_max: queued.map(ns), ..write },
+            },
+        )
+    };
+    (proptest::option::of(tier()), proptest::option::of(tier()), proptest::bool::weighted(0.3))
+        .prop_map(|(disk, shared, cheapest)| BelowHostTiers { disk, shared, cheapest })
+}
+
 /// A random fleet whose KV moves: roles, host memory, links and leases of all sizes.
 fn moving() -> impl Strategy<Value = Scenario> {
     let roles = (any::<bool>(), 1..3u32, any::<bool>());
@@ -184,7 +213,10 @@ fn moving() -> impl Strategy<Value = Scenario> {
         any::<bool>(),
         1e7..1e10f64,
     );
-    (properties::scenario(), roles, tier, rules).prop_map(|(mut scenario, roles, tier, rules)| {
+    let lora = proptest::option::of((0..3u32, 1..200_000u64));
+    let parts = (properties::scenario(), roles, tier, rules, lora, below_host());
+    parts.prop_map(|(mut scenario, roles, tier, rules, lora, below_host)| {
+        scenario.fleet.below_host = below_host;
         let (splits, prefills, mixed) = roles;
         let (latency, handshake, lease, heartbeats, recompute, bandwidth) = rules;
         let link = LinkSpec { bandwidth, efficiency: 0.9, latency: ns(latency) };
@@ -198,6 +230,19 @@ fn moving() -> impl Strategy<Value = Scenario> {
         };
         for pool in &mut scenario.fleet.pools {
             pool.kv_block_bytes = 64;
+            // Without it vLLM's rules let two requests that hold loaded blocks preempt each other for ever.
+            pool.engine.reserve_full_isl = true;
+            pool.lora = lora.zip(pool.engine.max_loras).map(|((more, nanos), gpu_slots)| AdapterConfig {
+                gpu_slots,
+                host_places: gpu_slots + more,
+                cost: AdapterCost {
+                    bytes: 1000,
+                    host_bandwidth: 1e9,
+                    disk_bandwidth: 1e8,
+                    activation: ns(nanos),
+                    parse: ns(nanos / 3),
+                },
+            });
             pool.host = tier.map(|(chunks, blocks_per_chunk, arc, prompt_only, bandwidth)| HostTier {
                 memory: OffloadConfig {
                     chunks,
@@ -230,7 +275,8 @@ proptest! {
         every_request_ends_exactly_once(&run);
         for outcome in &run.record.outcomes {
             prop_assert_eq!(outcome.spent.total(), outcome.ended.since(outcome.request.arrival));
-            prop_assert!(outcome.cached_cpu_tokens <= outcome.cached_tokens);
+            let loaded = outcome.cached_cpu_tokens + outcome.cached_disk_tokens + outcome.cached_shared_tokens;
+            prop_assert!(loaded <= outcome.cached_tokens);
             prop_assert!(outcome.cached_tokens < outcome.request.prompt.tokens());
             if outcome.status == Status::Completed {
                 prop_assert!(outcome.first_token.is_some() && outcome.emitted > 0);

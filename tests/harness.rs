@@ -82,6 +82,7 @@ pub(crate) fn bare_fleet(replicas: u32, engine: EngineConfig, cost: impl CostMod
         role: Role::Both,
         kv_block_bytes: 1,
         host: None,
+        lora: None,
         model_names: vec!["a".into()],
         engine,
         cost: Arc::new(cost),
@@ -92,6 +93,7 @@ pub(crate) fn bare_fleet(replicas: u32, engine: EngineConfig, cost: impl CostMod
         overhead: Overhead::default(),
         client: Client::default(),
         disaggregation: Disaggregation::default(),
+        below_host: Default::default(),
         warm_up: Time::ZERO,
         horizon: None,
     }
@@ -355,11 +357,20 @@ pub(crate) struct Run {
     pub(crate) most_in_flight: u64,
 }
 
-/// Plays a script on a fleet with the named routing policy (or "curious"), in both forms of the engine, which must not differ in
-/// anything.
+/// Plays a script on a fleet with the named routing policy (or "curious"), in both forms of the engine, which must not
+/// differ in anything.
 pub(crate) fn play(config: &FleetConfig, script: Script, policy: &str) -> Run {
-    let exact = play_form(config, KvForm::Exact, script.clone(), policy);
-    let fast = play_form(config, KvForm::Extents, script, policy);
+    play_routed(config, script, || match Preset::find(policy) {
+        Some(preset) if config.is_disaggregated() => preset.disaggregated_router(7),
+        Some(preset) => preset.router(7),
+        None => Box::<Curious>::default(),
+    })
+}
+
+/// The same with a router of one's own.
+pub(crate) fn play_routed(config: &FleetConfig, script: Script, router: impl Fn() -> Box<dyn Router>) -> Run {
+    let exact = play_form(config, KvForm::Exact, script.clone(), router());
+    let fast = play_form(config, KvForm::Extents, script, router());
     for (fast, exact) in fast.record.outcomes.iter().zip(&exact.record.outcomes) {
         assert_eq!(format!("{fast:?}"), format!("{exact:?}"), "an outcome of the fast and the exact form");
     }
@@ -372,13 +383,9 @@ pub(crate) fn play(config: &FleetConfig, script: Script, policy: &str) -> Run {
     exact
 }
 
-fn play_form(config: &FleetConfig, kv: KvForm, mut script: Script, policy: &str) -> Run {
+fn play_form(config: &FleetConfig, kv: KvForm, mut script: Script, inner: Box<dyn Router>) -> Run {
     let mut router = Watched {
-        inner: match Preset::find(policy) {
-            Some(preset) if config.is_disaggregated() => preset.disaggregated_router(7),
-            Some(preset) => preset.router(7),
-            None => Box::<Curious>::default(),
-        },
+        inner,
         placed: 0,
         probed: 0,
         most: 0,

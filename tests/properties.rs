@@ -204,6 +204,7 @@ fn pools() -> impl Strategy<Value = Vec<PoolConfig>> {
                 role: Role::Both,
                 kv_block_bytes: 1,
                 host: None,
+                lora: None,
                 model_names: vec![model.into()],
                 engine,
                 cost,
@@ -257,6 +258,7 @@ pub(crate) fn scenario() -> impl Strategy<Value = Scenario> {
             },
             client: Client { timeout: timeout.map(ns), retries },
             disaggregation: Disaggregation::default(),
+            below_host: Default::default(),
             warm_up: at(warm_up),
             horizon: horizon.map(at),
         };

@@ -23,6 +23,7 @@ use crate::hardware::{
     self, DEFAULT_GPU, DEFAULT_MODEL, check_split, find_gpu, find_model, kv_element_bytes, sized_blocks,
 };
 use crate::kv;
+use crate::lora::{self, Lora};
 use crate::profile::{self, StepCost};
 use crate::routing::Routing;
 use crate::scenario::read::Loaded;
@@ -116,6 +117,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     let spec = scenario.workload.as_ref().ok_or_else(|| {
         in_file(InputError::new("there is no `workload`: name a `trace`, a `preset` or a `synthetic` one"))
     })?;
+    let spec = &lora::workload(spec.clone(), scenario.lora.as_ref()).map_err(in_file)?;
     let workload = Arc::new(open(spec, &loaded.base).map_err(|e| in_file(e.into()))?);
     let overhead = scenario.overhead.clone().unwrap_or_default();
     check_overhead(&overhead).map_err(in_file)?;
@@ -128,6 +130,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
             retries: spec.client.retries,
         },
         disaggregation: kv::disaggregation(scenario).map_err(in_file)?,
+        below_host: kv::below_host(scenario).map_err(in_file)?,
         warm_up,
         horizon,
     };
@@ -298,7 +301,8 @@ fn resolve_pool(
         None => hardware.closed_form_cost(&limits)?,
     };
     let step_cost = step_cost.scaled(scenario.step_time.unwrap_or_default())?;
-    let Hardware { gpu, model, tensor_parallel, kv_element_bytes } = hardware;
+    let Hardware { gpu, model, tensor_parallel, kv_element_bytes, lora } = hardware;
+    let slots = engine.max_loras.unwrap_or(1);
     let gpu_token_bytes = model.kv_bytes_per_token(tensor_parallel, kv_element_bytes);
     let kv_block_bytes = gpu_token_bytes * u64::from(tensor_parallel) * u64::from(engine.block_size);
     let default_name = if index == 0 { "pool".to_owned() } else { format!("pool{}", index + 1) };
@@ -320,6 +324,7 @@ fn resolve_pool(
         cost: Arc::clone(&step_cost.cost),
         kv_block_bytes,
         host: kv::host_tier(scenario, tensor_parallel, kv_block_bytes)?,
+        lora: lora.map(|lora| lora.config(slots)).transpose()?,
     };
     Ok(ResolvedPool { config, gpu, gpu_name: gpu_name.to_owned(), model, step_cost })
 }
@@ -341,6 +346,7 @@ pub(crate) struct Hardware {
     pub(crate) model: Model,
     pub(crate) tensor_parallel: u32,
     pub(crate) kv_element_bytes: u32,
+    pub(crate) lora: Option<Lora>,
 }
 
 impl Hardware {
@@ -350,7 +356,9 @@ impl Hardware {
         let model = find_model(name, base, scenario.dtype)?;
         let tensor_parallel = spec.tensor_parallel.unwrap_or(1);
         check_split(tensor_parallel, gpu, &model)?;
-        Ok(Self { gpu, model, tensor_parallel, kv_element_bytes: kv_element_bytes(scenario.kv_cache_dtype) })
+        let lora = Lora::of(scenario, &model)?;
+        let kv_element_bytes = kv_element_bytes(scenario.kv_cache_dtype);
+        Ok(Self { gpu, model, tensor_parallel, kv_element_bytes, lora })
     }
 
     /// The catalog's closed forms.
@@ -397,7 +405,7 @@ fn check_name(name: &str) -> Result<(), InputError> {
 
 /// vLLM's arguments, completed by its defaults for this GPU and model.
 pub(crate) fn engine_config(args: &EngineArgs, hardware: &Hardware) -> Result<EngineConfig, InputError> {
-    let Hardware { gpu, model, tensor_parallel, kv_element_bytes } = hardware;
+    let Hardware { gpu, model, tensor_parallel, kv_element_bytes, lora } = hardware;
     if args.enable_expert_parallel == Some(true) {
         return Err(InputError::new(
             "`enable_expert_parallel` is not modelled: remove it; `tensor_parallel` splits every expert",
@@ -420,6 +428,10 @@ pub(crate) fn engine_config(args: &EngineArgs, hardware: &Hardware) -> Result<En
     if block_size == 0 || block_size > 4096 {
         return Err(InputError::new(format!("`block_size` is {block_size}: it must be from 1 to 4096")));
     }
+    let max_loras = match lora {
+        Some(lora) => lora.slots(args.max_loras)?,
+        None => args.max_loras.unwrap_or(1),
+    };
     let input = SizingInput {
         gpu,
         model,
@@ -430,6 +442,7 @@ pub(crate) fn engine_config(args: &EngineArgs, hardware: &Hardware) -> Result<En
         max_num_batched_tokens,
         max_num_seqs,
         max_model_len,
+        adapter_bytes: lora.map_or(0, |lora| lora.slot_bytes(max_loras)),
     };
     let num_gpu_blocks = match args.num_gpu_blocks {
         Some(blocks) => blocks,
@@ -452,7 +465,7 @@ pub(crate) fn engine_config(args: &EngineArgs, hardware: &Hardware) -> Result<En
         watermark: args.watermark.unwrap_or(0.0),
         prefix_caching: args.enable_prefix_caching.unwrap_or(true),
         chunked_prefill: args.enable_chunked_prefill.unwrap_or(true),
-        max_loras: Some(args.max_loras.unwrap_or(1)),
+        max_loras: Some(max_loras),
         async_scheduling: args.async_scheduling.unwrap_or(true),
         max_num_queued_reqs: args.max_num_queued_reqs,
     };

@@ -123,7 +123,7 @@ pub(crate) fn sized_blocks(input: &SizingInput<'_>) -> Result<u32, InputError> {
         gpu.name,
         sizing.weights_gib,
         sizing.activation_gib,
-        sizing.non_torch_gib,
+        sizing.non_torch_gib + sizing.adapter_gib,
         sizing.requested_gib,
         -sizing.free_gib(),
         mend(input),

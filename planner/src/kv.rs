@@ -2,15 +2,33 @@
 
 use forerun_sim::engine::connector::{Eviction, OffloadConfig};
 use forerun_sim::fleet::fabric::LinkSpec;
-use forerun_sim::fleet::{Disaggregation, FailedPull, HostTier, PoolConfig, Role};
+use forerun_sim::fleet::{BelowHostTiers, Disaggregation, FailedPull, HostTier, PoolConfig, Role};
+use forerun_sim::kv::tiers::{ChannelSpec, TierSpec};
 use forerun_sim::time::Span;
 
 use crate::error::InputError;
-use crate::scenario::{self, CpuTierSpec, EvictionSpec, FabricPreset, FabricSpec, OnFailure, Scenario};
+use crate::scenario::{
+    self, CpuTierSpec, EvictionSpec, FabricPreset, FabricSpec, LoadSpec, OnFailure, Scenario, StorageSpec,
+};
 
 /// One GPU's copies to host memory, measured: 61.7 GiB in 2.3 s (GKE pod snapshots). PCIe 5 carries more.
-const HOST_LINK: LinkSpec =
+pub(crate) const HOST_LINK: LinkSpec =
     LinkSpec { bandwidth: 26.5 * 1_073_741_824.0, efficiency: 1.0, latency: Span::from_nanos(50_000) };
+
+/// A disk of one replica: a PCIe 4 NVMe drive reads about so much. Both are assumptions.
+const DISK: ChannelSpec = ChannelSpec {
+    bandwidth: 5e9,
+    latency: Span::from_nanos(100_000),
+    concurrency: THREADS,
+    queued_max: None,
+};
+/// A file system in a cloud, for all replicas together (published: "cloud storage ~10 GB/s"). The latency is an
+/// assumption.
+const SHARED: ChannelSpec = ChannelSpec { bandwidth: 10e9, latency: Span::from_millis(1), ..DISK };
+/// llm-d's file-system backend: `threads_per_gpu` and `max_write_queued_seconds`.
+const THREADS: u32 = 64;
+const THREADS_MAX: u32 = 65_536;
+const WRITE_QUEUED_MAX: Span = Span::from_secs(30);
 
 /// Host memory is given in pages.
 const PAGE_BYTES: u64 = 4096;
@@ -61,14 +79,22 @@ fn fabric_link(spec: &FabricSpec) -> Result<LinkSpec, InputError> {
     Ok(link)
 }
 
-fn check_bandwidth(key: &str, given: scenario::Bandwidth) -> Result<f64, InputError> {
+/// The bytes per second of a link that a scenario may have.
+///
+/// # Errors
+/// When it is out of range.
+pub(crate) fn check_bandwidth(key: &str, given: scenario::Bandwidth) -> Result<f64, InputError> {
     if BANDWIDTH.contains(&given.0) {
         return Ok(given.0);
     }
     Err(InputError::new(format!("`{key}` is {given}: it must be from 1MB/s to 100TB/s")))
 }
 
-fn span(
+/// A time that a scenario may have, or its default.
+///
+/// # Errors
+/// When it is longer than an hour.
+pub(crate) fn span(
     key: &str,
     given: Option<forerun_workloads::units::Duration>,
     default: Span,
@@ -127,6 +153,60 @@ pub(crate) fn host_tier(
             ..HOST_LINK
         },
     }))
+}
+
+/// What lies below host memory.
+///
+/// # Errors
+/// When a value is out of range, or there is no host memory to go through.
+pub(crate) fn below_host(scenario: &Scenario) -> Result<BelowHostTiers, InputError> {
+    let Some(tiers) = &scenario.tiers else { return Ok(BelowHostTiers::default()) };
+    if tiers.cpu.is_none() && (tiers.disk.is_some() || tiers.shared.is_some() || tiers.load.is_some()) {
+        return Err(InputError::new(
+            "`tiers` has no `cpu`: KV goes through host memory to the tiers below, as in vLLM; add for example \
+             `cpu: {capacity: 20GiB}`",
+        ));
+    }
+    let tier = |key: &str, spec: &Option<StorageSpec>, default, evicts| {
+        spec.as_ref().map(|spec| storage(key, spec, default, evicts)).transpose()
+    };
+    Ok(BelowHostTiers {
+        disk: tier("tiers.disk", &tiers.disk, DISK, true)?,
+        shared: tier("tiers.shared", &tiers.shared, SHARED, false)?,
+        cheapest: tiers.load == Some(LoadSpec::Cheapest),
+    })
+}
+
+fn storage(
+    key: &str,
+    spec: &StorageSpec,
+    default: ChannelSpec,
+    evicts: bool,
+) -> Result<TierSpec, InputError> {
+    let of = |name: &str| format!("{key}.{name}");
+    let concurrency = spec.concurrency.unwrap_or(default.concurrency);
+    if !(1..=THREADS_MAX).contains(&concurrency) {
+        return Err(InputError::new(format!(
+            "`{key}.concurrency` is {concurrency}: it must be from 1 to {THREADS_MAX}"
+        )));
+    }
+    let rate = |name, given: Option<scenario::Bandwidth>, default| {
+        given.map_or(Ok(default), |given| check_bandwidth(&of(name), given))
+    };
+    let bandwidth = rate("bandwidth", spec.bandwidth, default.bandwidth)?;
+    let latency = span(&of("latency"), spec.latency, default.latency)?;
+    let queued = span(&of("max_write_queued"), spec.max_write_queued, WRITE_QUEUED_MAX)?;
+    Ok(TierSpec {
+        capacity: spec.capacity.map(|capacity| capacity.0 as u64),
+        evicts: spec.evict.unwrap_or(evicts),
+        read: ChannelSpec { bandwidth, latency, concurrency, queued_max: None },
+        write: ChannelSpec {
+            bandwidth: rate("write_bandwidth", spec.write_bandwidth, bandwidth)?,
+            latency,
+            concurrency,
+            queued_max: Some(queued),
+        },
+    })
 }
 
 /// Refuses fleets in which roles leave nobody to answer, or engines that cannot exchange blocks.

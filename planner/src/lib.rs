@@ -5,6 +5,7 @@
 //! | YAML, flags and `--set` to a [`scenario::Scenario`] | `scenario/read`, `scenario/overrides` |
 //! | names and defaults to a fleet that could exist | `assemble` |
 //! | GPU, model, types; what fits, what it costs | `hardware` |
+//! | KV that moves: links, host memory; LoRA adapters | `kv`, `lora` |
 //! | one run to a summary and an outcomes file | `simulate` |
 //! | measured tables to a profile, a profile to a cost model | `calibrate`, `profile` |
 //! | the catalog's constants fitted to tables | `fits` |
@@ -38,6 +39,7 @@ pub mod gate;
 mod hardware;
 mod kv;
 pub mod lint;
+mod lora;
 mod markers;
 mod output;
 mod profile;

@@ -65,4 +65,8 @@ impl Caches for Part<'_> {
     fn cached_tokens(&mut self, endpoint: usize) -> u32 {
         self.caches.cached_tokens(self.places[endpoint])
     }
+
+    fn host_tokens(&mut self, endpoint: usize, gpu_tokens: u32) -> u32 {
+        self.caches.host_tokens(self.places[endpoint], gpu_tokens)
+    }
 }

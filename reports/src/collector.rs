@@ -12,8 +12,8 @@ use crate::groups::{GROUPS_MAX, Groups, OTHERS, record_some, tpot};
 use crate::histogram::LatencyHistogram;
 use crate::slo::Slo;
 use crate::summary::{
-    Cost, Failures, Goodput, HitTokens, Kv, LatencyByCause, Rates, Replica, Requests, SchemaName, Simulation,
-    Summary, Throughput, share,
+    AdapterLoads, Cost, Failures, Goodput, HitTokens, Kv, LatencyByCause, Rates, Replica, Requests,
+    SchemaName, Simulation, Summary, Throughput, share,
 };
 use crate::window::{Window, Work};
 
@@ -150,6 +150,7 @@ impl Collector {
             about: context.about,
             replications: None,
             cost_model: Vec::new(),
+            lora: lora(&totals.replicas),
         };
         summary.slo_checks = self.slo.checks(&summary);
         summary
@@ -207,8 +208,10 @@ impl Collector {
     fn count_kv(&mut self, outcome: &Outcome) {
         if outcome.scheduled.is_some() {
             self.prompt_tokens += u64::from(outcome.request.prompt.tokens());
-            self.hit_tokens.gpu += u64::from(outcome.cached_tokens - outcome.cached_cpu_tokens);
+            self.hit_tokens.gpu += u64::from(outcome.cached_gpu_tokens());
             self.hit_tokens.cpu += u64::from(outcome.cached_cpu_tokens);
+            self.hit_tokens.disk += u64::from(outcome.cached_disk_tokens);
+            self.hit_tokens.shared += u64::from(outcome.cached_shared_tokens);
             self.duplicate_tokens += u64::from(outcome.duplicate_tokens);
             self.preemptions += u64::from(outcome.preemptions);
         }
@@ -341,6 +344,21 @@ fn replica(totals: &ReplicaTotals) -> Replica {
         gpus: totals.gpus,
         preemptions: totals.preemptions,
     }
+}
+
+/// The loads of all replicas, if there were some.
+fn lora(replicas: &[ReplicaTotals]) -> Option<AdapterLoads> {
+    let sum = |count: fn(&ReplicaTotals) -> u64| replicas.iter().map(count).sum::<u64>();
+    let loads = sum(|replica| replica.adapters.to_gpu);
+    let observed = replicas.iter().map(|replica| replica.observed).max().unwrap_or_default();
+    let waited = sum(|replica| replica.adapters.waited.as_nanos());
+    (loads > 0).then(|| AdapterLoads {
+        loads,
+        disk_loads: sum(|replica| replica.adapters.from_disk),
+        loads_per_minute: rate(loads, observed).map(|per_second| per_second * 60.0),
+        waited_s: waited as f64 / 1e9,
+        waited_fraction: share(waited, sum(|replica| replica.busy.as_nanos())),
+    })
 }
 
 /// Without a price for some pool that has replicas, the total is not known.

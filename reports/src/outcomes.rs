@@ -148,11 +148,14 @@ impl<W: io::Write> OutcomeWriter<W> {
     /// `cached_gpu_tokens` to `emitted_tokens`.
     fn write_tokens_and_end(&mut self, outcome: &Outcome) -> csv::Result<()> {
         let cached = cached_tokens(outcome);
-        self.show_some(cached.map(|tokens| tokens - outcome.cached_cpu_tokens))?;
-        self.show_some(cached.map(|_| outcome.cached_cpu_tokens))?;
-        // There is no cache below host memory.
-        for _ in ["disk", "shared"] {
-            self.show_some(cached.map(|_| 0))?;
+        let by_tier = [
+            outcome.cached_gpu_tokens(),
+            outcome.cached_cpu_tokens,
+            outcome.cached_disk_tokens,
+            outcome.cached_shared_tokens,
+        ];
+        for tokens in by_tier {
+            self.show_some(cached.map(|_| tokens))?;
         }
         self.show(outcome.preemptions)?;
         self.text(outcome.status.word())?;

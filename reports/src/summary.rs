@@ -68,6 +68,24 @@ pub struct Summary {
     /// Where the step times of each pool come from.
     #[serde(default)]
     pub cost_model: Vec<CostModelSource>,
+    /// Loads of LoRA adapters, when there were some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<AdapterLoads>,
+}
+
+/// Loads of LoRA adapters to the GPUs of the fleet, from the end of the warm-up to the end of the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AdapterLoads {
+    /// Loads to a GPU.
+    pub loads: u64,
+    /// Of those, from disk, because host memory did not have the adapter.
+    pub disk_loads: u64,
+    /// Loads per minute, of all replicas together.
+    pub loads_per_minute: Option<f64>,
+    /// Seconds that steps waited for loads, of all replicas together.
+    pub waited_s: f64,
+    /// The same as a share of the time with a step in progress, 0 to 1.
+    pub waited_fraction: Option<f64>,
 }
 
 /// Where the step times of a pool come from, and how far they can be trusted.

@@ -2,7 +2,9 @@
 
 use crate::document::{Bar, Bars, Block, Cell, Column, Document, KeyValue, Level, Table};
 use crate::replications::Replications;
-use crate::summary::{GroupSummary, LatencyMs, Rates, Replica, SloFigures, Summary, Throughput};
+use crate::summary::{
+    AdapterLoads, GroupSummary, LatencyMs, Rates, Replica, SloFigures, Summary, Throughput,
+};
 
 /// Replicas that have a row of their own.
 const REPLICAS_SHOWN: usize = 8;
@@ -61,6 +63,7 @@ impl Summary {
             KeyValue::new("KV cache", self.kv_cache()),
             KeyValue::new("Cost", self.costs()),
         ]);
+        lines.extend(self.lora.as_ref().map(|lora| KeyValue::new("LoRA", adapter_loads(lora))));
         lines
     }
 
@@ -206,6 +209,15 @@ impl Summary {
         }
         KeyValue::new("Simulated", cells)
     }
+}
+
+fn adapter_loads(lora: &AdapterLoads) -> Vec<Cell> {
+    vec![
+        Cell::count(lora.loads, "adapter loads"),
+        Cell::count(lora.disk_loads, "from disk"),
+        Cell::number(lora.loads_per_minute, "per minute"),
+        Cell::share_of(lora.waited_fraction, "of busy time"),
+    ]
 }
 
 fn replicas(replicas: &[Replica]) -> Table {

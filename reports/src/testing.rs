@@ -54,6 +54,8 @@ pub(crate) fn completed(arrival: u64, ttft: u64, e2e: u64, tokens: u32) -> Outco
         emitted: tokens,
         cached_tokens: 400,
         cached_cpu_tokens: 0,
+        cached_disk_tokens: 0,
+        cached_shared_tokens: 0,
         duplicate_tokens: 0,
         preemptions: 0,
         retries: 0,
@@ -82,11 +84,13 @@ pub(crate) fn totals(replicas: u32, seconds: u64) -> RunTotals {
         kv_usage_mean: 0.43,
         requests: 250,
         preemptions: 2,
+        adapters: Default::default(),
     };
     RunTotals {
         end: Time::ZERO + Span::from_secs(seconds),
         steps: 49_330,
         replicas: (0..replicas).map(replica).collect(),
+        tiers: Default::default(),
     }
 }
 

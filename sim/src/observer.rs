@@ -174,6 +174,19 @@ pub struct RunTotals {
     pub steps: u64,
     /// Each replica, in order.
     pub replicas: Vec<ReplicaTotals>,
+    /// What the tiers below host memory read and wrote.
+    pub tiers: TierTotals,
+}
+
+/// Bytes that tiers below host memory moved, from the start of the run to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TierTotals {
+    /// Promoted to host memory.
+    pub read_bytes: u64,
+    /// Written, or on their way.
+    pub written_bytes: u64,
+    /// Not written, because they would have waited too long.
+    pub dropped_bytes: u64,
 }
 
 /// What one replica did, from the end of the warm-up on.
@@ -197,4 +210,17 @@ pub struct ReplicaTotals {
     pub requests: u64,
     /// Preemptions.
     pub preemptions: u64,
+    /// LoRA adapters that it loaded.
+    pub adapters: AdapterTotals,
+}
+
+/// Loads of LoRA adapters in steps that started in the observed period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdapterTotals {
+    /// Loads to the GPU.
+    pub to_gpu: u64,
+    /// Of those, from disk.
+    pub from_disk: u64,
+    /// How long steps waited for them.
+    pub waited: Span,
 }

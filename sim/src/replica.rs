@@ -11,11 +11,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::cost::{CostModel, Prepared, StepShape, StepTime};
+use crate::engine::adapters::{AdapterConfig, AdapterLoads, Adapters};
 use crate::engine::connector::{Copy, JobId};
 use crate::engine::{Batch, CohortShare, Engine};
 use crate::kv::Pool;
 use crate::ledger::ReplicaClock;
-use crate::observer::ReplicaTotals;
+use crate::observer::{AdapterTotals, ReplicaTotals};
 use crate::request::{Cause, RequestId};
 use crate::router::Metrics;
 use crate::time::{Span, Time};
@@ -39,6 +40,8 @@ struct Flight {
     flush: Vec<JobId>,
     /// Whether copies to host memory wait for it, or it for them.
     moves: bool,
+    /// LoRA adapters that it brings before it computes.
+    loads: AdapterLoads,
     /// Duration and end, once it has started on the GPU.
     running: Option<(Span, Time)>,
 }
@@ -78,6 +81,10 @@ pub(crate) struct Replica<P: Pool> {
     /// What it published at the end of its last step; `None` before.
     published: Option<Published>,
     cost: Arc<dyn CostModel>,
+    /// Its LoRA adapters, where loading them costs time.
+    lora: Option<Adapters>,
+    /// Adapters of the batch being launched; kept to reuse its memory.
+    batch_adapters: Vec<u32>,
     /// The time of a step of so many decodes and nothing else, prepared last.
     prepared: Option<(u32, Prepared)>,
     flights: VecDeque<Flight>,
@@ -102,6 +109,7 @@ impl<P: Pool> Replica<P> {
     pub(crate) fn new(
         engine: Engine<P>,
         cost: Arc<dyn CostModel>,
+        lora: Option<AdapterConfig>,
         totals: ReplicaTotals,
         observed_from: Time,
     ) -> Self {
@@ -117,6 +125,8 @@ impl<P: Pool> Replica<P> {
             published: None,
             blocked: None,
             cost,
+            lora: lora.map(Adapters::new),
+            batch_adapters: Vec::new(),
             prepared: None,
             flights: VecDeque::new(),
             spare: VecDeque::new(),
@@ -172,7 +182,12 @@ impl<P: Pool> Replica<P> {
         let overlapped = !self.flights.is_empty();
         let flush = std::mem::take(&mut batch.transfers.flush);
         let moves = !flush.is_empty() || !batch.transfers.stores.is_empty();
-        self.flights.push_back(Flight { batch, shape, overlapped, flush, moves, running: None });
+        let mut loads = AdapterLoads::default();
+        if let Some(lora) = &mut self.lora {
+            self.engine.batch_adapters(&batch, &mut self.batch_adapters);
+            loads = lora.bring(&self.batch_adapters);
+        }
+        self.flights.push_back(Flight { batch, shape, overlapped, flush, moves, loads, running: None });
     }
 
     /// The stores of the oldest batch in flight that must be over before it starts: nothing that they copy is still
@@ -208,12 +223,27 @@ impl<P: Pool> Replica<P> {
         let Some(flight) = self.flights.front().filter(|flight| flight.may_start()) else {
             return false;
         };
-        let (shape, overlapped) = (flight.shape, flight.overlapped);
+        let (shape, overlapped, loads) = (flight.shape, flight.overlapped, flight.loads);
         let time = self.step_time(&shape);
-        let span = step_span(time, overlapped);
+        let mut span = step_span(time, overlapped);
+        if loads.to_gpu > 0 {
+            span += self.bring_adapters(now, loads);
+        }
         self.flights[0].running = Some((span, now + span));
         self.totals.steps += u64::from(now >= self.observed_from);
         true
+    }
+
+    /// How long a step waits for its adapters, noted.
+    fn bring_adapters(&mut self, now: Time, loads: AdapterLoads) -> Span {
+        let wait = self.lora.as_ref().map_or(Span::ZERO, |lora| lora.wait(loads));
+        if now >= self.observed_from {
+            let AdapterTotals { to_gpu, from_disk, waited } = &mut self.totals.adapters;
+            *to_gpu += u64::from(loads.to_gpu);
+            *from_disk += u64::from(loads.from_disk);
+            *waited += wait;
+        }
+        wait
     }
 
     /// Takes the step that ends at `now` out of flight. Its result is not yet accounted for.

@@ -338,10 +338,14 @@ pub struct Outcome {
     pub ended: Time,
     /// Output tokens delivered.
     pub emitted: u32,
-    /// Prompt tokens that were cached at first admission, on the GPU or in host memory.
+    /// Prompt tokens that were cached at first admission, in whichever tier.
     pub cached_tokens: u32,
     /// Those of them that were loaded from host memory.
     pub cached_cpu_tokens: u32,
+    /// Those of them that came from the replica's disk.
+    pub cached_disk_tokens: u32,
+    /// Those of them that came from the file system that replicas share.
+    pub cached_shared_tokens: u32,
     /// Prompt tokens computed although another replica held them at that moment.
     pub duplicate_tokens: u32,
     /// How often it was preempted.
@@ -366,12 +370,28 @@ impl Outcome {
             emitted: 0,
             cached_tokens: 0,
             cached_cpu_tokens: 0,
+            cached_disk_tokens: 0,
+            cached_shared_tokens: 0,
             duplicate_tokens: 0,
             preemptions: 0,
             retries: 0,
             spent: Breakdown::default(),
             request,
         }
+    }
+
+    /// Tokens of it that were on the GPU.
+    #[must_use]
+    pub fn cached_gpu_tokens(&self) -> u32 {
+        self.cached_tokens - self.cached_cpu_tokens - self.cached_disk_tokens - self.cached_shared_tokens
+    }
+
+    /// Of the tokens that were loaded, at most so many count as cached: the slowest tier's last.
+    pub(crate) fn limit_loaded(&mut self, most: u32) {
+        self.cached_cpu_tokens = self.cached_cpu_tokens.min(most);
+        self.cached_disk_tokens = self.cached_disk_tokens.min(most - self.cached_cpu_tokens);
+        let others = self.cached_cpu_tokens + self.cached_disk_tokens;
+        self.cached_shared_tokens = self.cached_shared_tokens.min(most - others);
     }
 
     /// Time to first token.

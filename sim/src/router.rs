@@ -73,6 +73,12 @@ pub struct Adapters {
 pub trait Caches {
     /// Leading tokens of the request's prompt whose KV blocks the endpoint's GPU holds: whole blocks.
     fn cached_tokens(&mut self, endpoint: usize) -> u32;
+
+    /// Tokens of the prompt after its first `gpu_tokens` that the endpoint's host memory holds without a gap.
+    fn host_tokens(&mut self, endpoint: usize, gpu_tokens: u32) -> u32 {
+        let _ = (endpoint, gpu_tokens);
+        0
+    }
 }
 
 /// The fleet as a router sees it when it decides on a request.

@@ -68,6 +68,53 @@ pub struct TiersSpec {
     /// Host memory of each replica: vLLM's OffloadingConnector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<CpuTierSpec>,
+    /// A disk of each replica, below its host memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<StorageSpec>,
+    /// A file system that all replicas share, below their host memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<StorageSpec>,
+    /// Whether everything that a tier has is loaded, or what is loaded sooner than computed (always, as vLLM does).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadSpec>,
+}
+
+/// What is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LoadSpec {
+    /// Whatever a tier has.
+    Always,
+    /// What takes no longer to load than to compute, both without waiting.
+    Cheapest,
+}
+
+/// A tier below host memory. What host memory stores is written to it, too; what only it has is first brought to host
+/// memory.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StorageSpec {
+    /// What it holds (no limit).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Bytes>,
+    /// Rate of reads, all files together (disk: 5GB/s; shared: 10GB/s, published for cloud storage).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
+    /// Rate of writes (that of reads).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_bandwidth: Option<Bandwidth>,
+    /// Of each file (disk: 100us; shared: 1ms; assumptions). A chunk is a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Duration>,
+    /// Files that are opened at once: their latencies overlap (64: llm-d's `threads_per_gpu`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// Whether a full tier drops what was used longest ago (disk: true; shared: false, it takes nothing more).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evict: Option<bool>,
+    /// A write that would wait longer is dropped (30s: llm-d's `max_write_queued_seconds`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_write_queued: Option<Duration>,
 }
 
 /// Host memory for KV.

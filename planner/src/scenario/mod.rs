@@ -4,6 +4,7 @@
 //! generated from the types here.
 
 mod kv;
+mod lora;
 pub mod overrides;
 pub mod read;
 mod slo;
@@ -18,7 +19,10 @@ use forerun_workloads::units::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use kv::{CpuTierSpec, EvictionSpec, FabricPreset, FabricSpec, OnFailure, TiersSpec};
+pub use kv::{
+    CpuTierSpec, EvictionSpec, FabricPreset, FabricSpec, LoadSpec, OnFailure, StorageSpec, TiersSpec,
+};
+pub use lora::LoraSpec;
 pub use slo::{LimitSpec, SloSpec};
 pub use units::{Bandwidth, Bytes};
 
@@ -63,6 +67,9 @@ pub struct Scenario {
     /// KV tiers below the GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiers: Option<TiersSpec>,
+    /// LoRA adapters, and what loading one costs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSpec>,
     /// Fixed costs between client and GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overhead: Option<OverheadSpec>,

@@ -5,13 +5,10 @@ use serde_saphyr::Error as YamlError;
 use crate::error::{InputError, hint};
 
 /// Keys of the published format that this version does not model, and what they would do.
-const NOT_MODELLED: [(&str, &str); 9] = [
-    ("disk", "KV on a local disk"),
-    ("shared", "KV on a shared file system"),
+const NOT_MODELLED: [(&str, &str); 6] = [
     ("split", "traffic splitting"),
     ("faults", "faults"),
     ("autoscaling", "autoscaling"),
-    ("lora", "LoRA loading cost; `engine.max_loras` limits the adapters of a batch"),
     ("cache", "a warm start"),
     ("speculative", "speculative decoding"),
     ("vllm", "other vLLM versions than 0.32"),

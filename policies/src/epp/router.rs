@@ -118,8 +118,16 @@ impl Picker {
                 if let Some(found) =
                     found.as_mut().filter(|_| precise.config.estimated_bytes_per_token.is_none())
                 {
-                    let cached = view.caches.cached_tokens(number) / found.block_tokens;
-                    let weighed = f64::from(cached) * precise.config.weights.of(Kind::GPU);
+                    let gpu_tokens = view.caches.cached_tokens(number);
+                    let host_tokens = view.caches.host_tokens(number, gpu_tokens);
+                    let on_gpu = gpu_tokens / found.block_tokens;
+                    let cached = (gpu_tokens + host_tokens) / found.block_tokens;
+                    let weights = &precise.config.weights;
+                    // Block by block, as upstream adds them: ten blocks of 0.8 are less than 8.
+                    let weighed = (on_gpu..cached)
+                        .fold(f64::from(on_gpu) * weights.of(Kind::GPU), |sum, _| {
+                            sum + weights.of(Kind::CPU)
+                        });
                     found.matched_blocks = found.matched_blocks.max(weighed as u32);
                     found.cached_blocks = found.cached_blocks.max(cached);
                 }

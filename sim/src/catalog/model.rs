@@ -146,6 +146,14 @@ struct Parameters {
     experts: u64,
 }
 
+/// A matrix of so many inputs and outputs, in so many layers.
+#[derive(Clone, Copy, Debug)]
+struct Projection {
+    layers: u64,
+    inputs: u64,
+    outputs: u64,
+}
+
 impl Model {
     /// A model from the text of a Hugging Face config.json.
     ///
@@ -169,33 +177,61 @@ impl Model {
         self
     }
 
-    fn counted(&self) -> Parameters {
+    /// The projections that every token passes: those of attention, dense MLPs and shared experts.
+    fn projections(&self) -> impl Iterator<Item = Projection> {
         let shape = &self.shape;
-        let hidden = u64::from(shape.hidden);
-        let heads = u64::from(shape.heads);
-        let attention = match shape.attention {
+        let [hidden, heads, layers] = [shape.hidden, shape.heads, shape.layers].map(u64::from);
+        let mut sizes = Vec::with_capacity(10);
+        match shape.attention {
             Attention::Grouped { kv_heads, head_dim } => {
-                hidden * u64::from(head_dim) * 2 * (heads + u64::from(kv_heads))
+                let [query, key] = [heads, u64::from(kv_heads)].map(|heads| heads * u64::from(head_dim));
+                sizes.extend([(hidden, query), (hidden, key), (hidden, key), (query, hidden)]);
             }
             Attention::Latent { q_rank, kv_rank, nope, rope, value } => {
                 let [kv_rank, nope, rope, value] = [kv_rank, nope, rope, value].map(u64::from);
                 let query = heads * (nope + rope);
-                let query = q_rank.map_or(hidden * query, |rank| u64::from(rank) * (hidden + query));
-                query + hidden * (kv_rank + rope) + kv_rank * heads * (nope + value) + heads * value * hidden
+                match q_rank.map(u64::from) {
+                    Some(rank) => sizes.extend([(hidden, rank), (rank, query)]),
+                    None => sizes.push((hidden, query)),
+                }
+                sizes.extend([(hidden, kv_rank + rope), (kv_rank, heads * (nope + value))]);
+                sizes.push((heads * value, hidden));
             }
-        };
+        }
+        let mut projections: Vec<_> =
+            sizes.into_iter().map(|(inputs, outputs)| Projection { layers, inputs, outputs }).collect();
+        let shared = shape.experts.map(|experts| (experts.layers, experts.shared_width));
+        for (layers, width) in std::iter::once((shape.dense_layers, shape.mlp)).chain(shared) {
+            let [layers, width] = [layers, width].map(u64::from);
+            if layers * width > 0 {
+                let up = Projection { layers, inputs: hidden, outputs: width };
+                projections.extend([up, up, Projection { layers, inputs: width, outputs: hidden }]);
+            }
+        }
+        projections.into_iter()
+    }
+
+    /// Bytes of a LoRA adapter of this rank with 16-bit weights: in every layer, for every projection that all tokens
+    /// pass, a matrix of rank x inputs and one of outputs x rank (vllm/lora/lora_weights.py). Routed experts have none.
+    #[must_use]
+    pub fn adapter_bytes(&self, rank: u32) -> u64 {
+        let elements = self.projections().map(|one| one.layers * (one.inputs + one.outputs));
+        elements.sum::<u64>() * u64::from(rank) * 2
+    }
+
+    fn counted(&self) -> Parameters {
+        let shape = &self.shape;
+        let hidden = u64::from(shape.hidden);
         let layers = u64::from(shape.layers);
         let mut counted = Parameters {
             plain: if shape.tied_embeddings { 1 } else { 2 } * u64::from(shape.vocabulary) * hidden
                 + (2 * layers + 1) * hidden,
-            linear: layers * attention + u64::from(shape.dense_layers) * 3 * hidden * u64::from(shape.mlp),
+            linear: self.projections().map(|one| one.layers * one.inputs * one.outputs).sum(),
             experts: 0,
         };
         if let Some(experts) = shape.experts {
-            let [layers, count, width, shared] =
-                [experts.layers, experts.count, experts.width, experts.shared_width].map(u64::from);
+            let [layers, count, width] = [experts.layers, experts.count, experts.width].map(u64::from);
             counted.plain += layers * hidden * count;
-            counted.linear += layers * 3 * hidden * shared;
             counted.experts += layers * count * 3 * hidden * width;
         }
         counted

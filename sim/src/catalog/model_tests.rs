@@ -155,3 +155,10 @@ fn impossible_shapes_are_refused_by_field() {
         assert!(error.contains(field), "{family} {extra}: {error}");
     }
 }
+
+#[test]
+fn an_adapter_of_rank_16_of_llama_3_1_8b_has_42_million_weights() {
+    let bytes = |name: &str| crate::catalog::model(name).unwrap().adapter_bytes(16);
+    assert_eq!(bytes("llama-3.1-8b"), 2 * 41_943_040, "as PEFT counts with all linear modules as targets");
+    assert!(bytes("gpt-oss-20b") < bytes("llama-3.1-8b"), "routed experts have no adapters");
+}

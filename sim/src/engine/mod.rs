@@ -11,9 +11,11 @@
 //! | what a finished batch changes | `update` |
 //! | order of the waiting queue | `queue` |
 //! | decodes that need no listing | `cohort`, `longest` |
+//! | where LoRA adapters are, and what loading one costs | `adapters` |
 //! | KV from other engines and from host memory | `connector` |
 //! | blocks, prefix hits, eviction | [`crate::kv`] |
 
+pub mod adapters;
 mod cohort;
 pub mod config;
 pub mod connector;
@@ -430,6 +432,16 @@ impl<P: Pool> Engine<P> {
         };
         distinct(&mut self.running.iter().copied(), running);
         distinct(&mut self.waiting.iter(), waiting);
+    }
+
+    /// The distinct adapters of the batch that was just formed, in order of their numbers.
+    pub(crate) fn batch_adapters(&self, batch: &Batch, adapters: &mut Vec<u32>) {
+        adapters.clear();
+        adapters.extend(self.cohort.adapters());
+        let listed = batch.scheduled.iter();
+        adapters.extend(listed.filter_map(|part| self.requests[part.slot as usize].request.adapter));
+        adapters.sort_unstable();
+        adapters.dedup();
     }
 
     /// How often a live request was preempted.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::fabric::LinkSpec;
 use crate::cost::CostModel;
+use crate::engine::adapters::AdapterConfig;
 use crate::engine::config::EngineConfig;
 use crate::engine::connector::OffloadConfig;
+use crate::kv::tiers::TierSpec;
 use crate::time::{Span, Time};
 
 /// Replicas of one kind.
@@ -32,6 +34,8 @@ pub struct PoolConfig {
     pub kv_block_bytes: u64,
     /// Host memory of each replica as a tier below its GPUs.
     pub host: Option<HostTier>,
+    /// How each replica keeps its LoRA adapters; `None` when loading them takes no time.
+    pub lora: Option<AdapterConfig>,
 }
 
 /// What replicas do with a request.
@@ -53,6 +57,17 @@ pub struct HostTier {
     pub memory: OffloadConfig,
     /// Between the GPUs of a replica, all together, and its host memory, in each direction.
     pub link: LinkSpec,
+}
+
+/// The tiers below host memory, and the use that is made of all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BelowHostTiers {
+    /// A disk of each replica's own.
+    pub disk: Option<TierSpec>,
+    /// A file system that all replicas share.
+    pub shared: Option<TierSpec>,
+    /// Load what takes no longer to load than to compute; vLLM loads all that is there.
+    pub cheapest: bool,
 }
 
 /// What becomes of a request whose KV cannot be pulled: vLLM's `kv_load_failure_policy`.
@@ -150,6 +165,8 @@ pub struct FleetConfig {
     pub client: Client,
     /// How prefill and decode replicas work together, if there are any.
     pub disaggregation: Disaggregation,
+    /// What lies below the host memory of replicas that keep KV there.
+    pub below_host: BelowHostTiers,
     /// Time integrals and counters start here.
     pub warm_up: Time,
     /// Stop here, whatever is still in flight.

@@ -64,8 +64,8 @@ impl<P: Pool> Fleet<'_, P> {
         let idle = Default::default();
         let clock = replica.map_or(&idle, |replica| &self.replicas[replica.0 as usize].clock);
         outcome.status = status;
-        // Host memory that was found for a request that never got to use it does not count.
-        outcome.cached_cpu_tokens = outcome.cached_cpu_tokens.min(outcome.cached_tokens);
+        // What was loaded for a request that never got to use it does not count.
+        outcome.limit_loaded(outcome.cached_tokens);
         outcome.ended = self.now;
         outcome.spent = account.close(self.now, clock);
         debug_assert_eq!(outcome.spent.total(), self.now.since(outcome.request.arrival), "the causes add up");

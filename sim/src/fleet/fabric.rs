@@ -44,6 +44,13 @@ impl LinkSpec {
     pub fn throughput(&self) -> f64 {
         self.bandwidth * self.efficiency
     }
+
+    /// How long it takes for so many bytes when it carries nothing else, rounded up.
+    #[must_use]
+    pub fn alone(&self, bytes: u64) -> Span {
+        let nanos = bytes as f64 / self.throughput() * NANOS_PER_SECOND as f64;
+        self.latency + Span::from_nanos(nanos.ceil() as u64)
+    }
 }
 
 /// A link of a fabric.

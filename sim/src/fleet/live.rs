@@ -102,7 +102,7 @@ impl Live {
         (outcome.replica, outcome.prefill_replica) = (None, None);
         (outcome.queued, outcome.scheduled, outcome.first_token) = (None, None, None);
         (outcome.emitted, outcome.cached_tokens, outcome.duplicate_tokens) = (0, 0, 0);
-        outcome.cached_cpu_tokens = 0;
+        outcome.limit_loaded(0);
         self.remote = None;
     }
 

@@ -12,7 +12,9 @@
 //! | a request ends, or its client gives up | `ending` |
 //! | what is kept of a request in flight | `live` |
 //! | what is kept of KV under way | `moves`, [`fabric`] |
+//! | tiers below host memory | `below` |
 
+mod below;
 mod config;
 mod ending;
 mod error;
@@ -41,7 +43,8 @@ use crate::router::{Adapters, Choice, Endpoint, Metrics, Needs, Router};
 use crate::source::Source;
 use crate::time::Time;
 pub use config::{
-    Client, Disaggregation, FailedPull, FleetConfig, HostTier, KvForm, Overhead, PoolConfig, Role,
+    BelowHostTiers, Client, Disaggregation, FailedPull, FleetConfig, HostTier, KvForm, Overhead, PoolConfig,
+    Role,
 };
 pub use error::RunError;
 use live::{LiveSet, Seat, Ticket};
@@ -139,6 +142,7 @@ impl<'a, P: Pool> Fleet<'a, P> {
         let mut models: Vec<Vec<Endpoint>> = Vec::new();
         let (mut replicas, mut pool_of, mut model_of_pool) = (Vec::new(), Vec::new(), Vec::new());
         let (mut endpoint_of, mut infos) = (Vec::new(), Vec::new());
+        let moves = Moves::new(config);
         for (index, pool) in config.pools.iter().enumerate() {
             let known = names.iter().position(|served| *served == pool.model_names);
             let model = known.unwrap_or_else(|| {
@@ -159,8 +163,8 @@ impl<'a, P: Pool> Fleet<'a, P> {
                     gpus: pool.gpus,
                     ..ReplicaTotals::default()
                 };
-                let engine = moves::engine(config, pool);
-                replicas.push(Replica::new(engine, pool.cost.clone(), totals, config.warm_up));
+                let engine = moves.engine(config, pool, replicas.len());
+                replicas.push(Replica::new(engine, pool.cost.clone(), pool.lora, totals, config.warm_up));
             }
         }
         let agenda = Agenda::new(replicas.len());
@@ -183,7 +187,7 @@ impl<'a, P: Pool> Fleet<'a, P> {
             release_at: None,
             model_of_label: FxHashMap::default(),
             live: LiveSet::default(),
-            moves: Moves::new(config),
+            moves,
             events: EventQueue::default(),
             agenda,
             next_arrival: None,
@@ -279,7 +283,7 @@ impl<'a, P: Pool> Fleet<'a, P> {
     fn totals(mut self) -> RunTotals {
         let end = self.now;
         let replicas = self.replicas.iter_mut().map(|replica| replica.totals(end)).collect();
-        RunTotals { end, steps: self.steps, replicas }
+        RunTotals { end, steps: self.steps, replicas, tiers: self.moves.tiers() }
     }
 
     fn stuck(&mut self, replica: usize) -> RunError {

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use super::below::{Below, Written};
 use super::config::{Disaggregation, HostTier};
 use super::fabric::{Fabric, LinkId, LinkSpec, TransferId};
 use super::live::Ticket;
 use super::{FleetConfig, PoolConfig};
+use crate::engine::connector::below::Promotion;
 use crate::engine::connector::{ConnectorConfig, Copy, JobId, KvRole};
 use crate::engine::{Engine, Handle};
 use crate::event::{EventQueue, Rank};
 use crate::kv::Pool;
-use crate::time::{NANOS_PER_SECOND, Span, Time};
+use crate::observer::TierTotals;
+use crate::prompt::BlockHash;
+use crate::time::{Span, Time};
 
 /// Number of an offer, in order of creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,11 +53,19 @@ pub(super) enum Over {
     Lease(OfferId),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Due {
     Over(Over),
     /// The two engines of a pull know each other now.
     Start(Pulling),
+    /// A copy to host memory, which then goes on to the tiers below.
+    Store {
+        replica: usize,
+        job: JobId,
+        keys: Vec<BlockHash>,
+    },
+    /// A tier below host memory has written something.
+    Written(Written),
 }
 
 /// The link between the GPUs of a replica and its host memory: one copy at a time in each direction, as vLLM chains
@@ -79,6 +91,7 @@ pub(super) struct Moves {
     links: Vec<(LinkId, LinkId)>,
     block_bytes: Vec<u64>,
     hosts: Vec<Option<HostLink>>,
+    below: Below,
     pulls: BTreeMap<TransferId, Pulling>,
     /// When two replicas have shaken hands, prefill first.
     acquainted: BTreeMap<(usize, usize), Time>,
@@ -99,6 +112,7 @@ impl Moves {
             links: Vec::new(),
             block_bytes: Vec::new(),
             hosts: Vec::new(),
+            below: Below::new(config),
             pulls: BTreeMap::new(),
             acquainted: BTreeMap::new(),
             offers: BTreeMap::new(),
@@ -161,16 +175,30 @@ impl Moves {
             self.fabric_at = self.fabric.next_change();
         }
         while self.due.peek().is_some_and(|(at, _)| at <= now) {
-            match self.due.pop() {
-                Some((_, Due::Start(pull))) => self.send(now, pull),
-                Some((_, Due::Over(what))) => {
-                    if let Over::Copy { replica, .. } | Over::NoPull(Pulling { replica, .. }) = what {
-                        self.under_way[replica] -= 1;
-                    }
-                    over.push(what);
-                }
-                None => break,
+            if let Some((_, due)) = self.due.pop() {
+                self.end(now, due, over);
             }
+        }
+    }
+
+    fn end(&mut self, now: Time, due: Due, over: &mut Vec<Over>) {
+        match due {
+            Due::Start(pull) => self.send(now, pull),
+            Due::Over(what) => {
+                if let Over::Copy { replica, .. } | Over::NoPull(Pulling { replica, .. }) = what {
+                    self.under_way[replica] -= 1;
+                }
+                over.push(what);
+            }
+            Due::Store { replica, job, keys } => {
+                self.under_way[replica] -= 1;
+                let due = &mut self.due;
+                self.below.write(now, replica, &keys, |at, written| {
+                    due.push(at, Rank::Arrival, Due::Written(written));
+                });
+                over.push(Over::Copy { replica, job, request: None });
+            }
+            Due::Written(written) => self.below.written(&written),
         }
     }
 
@@ -246,7 +274,44 @@ impl Moves {
         let host = self.hosts[replica].as_mut().expect("only a replica with host memory copies");
         let done = host.copy(now, copy.places.len() as u64, request.is_some());
         self.under_way[replica] += 1;
-        self.due.push(done, Rank::Arrival, Due::Over(Over::Copy { replica, job: copy.job, request }));
+        let job = copy.job;
+        let due = if copy.keys.is_empty() {
+            Due::Over(Over::Copy { replica, job, request })
+        } else {
+            Due::Store { replica, job, keys: copy.keys.clone() }
+        };
+        self.due.push(done, Rank::Arrival, due);
+    }
+
+    /// Starts to bring chunks to host memory from below.
+    pub(super) fn promote(&mut self, now: Time, replica: usize, promotion: &Promotion, request: Ticket) {
+        let done = self.below.read(now, replica, promotion.chunks);
+        self.under_way[replica] += 1;
+        let over = Over::Copy { replica, job: promotion.job, request: Some(request) };
+        self.due.push(done, Rank::Arrival, Due::Over(over));
+    }
+
+    /// What the tiers below host memory read and wrote.
+    pub(super) fn tiers(&self) -> TierTotals {
+        self.below.totals()
+    }
+
+    /// The engine of a replica of a pool, connected to whatever it exchanges KV with.
+    pub(super) fn engine<P: Pool>(
+        &self,
+        config: &FleetConfig,
+        pool: &PoolConfig,
+        replica: usize,
+    ) -> Engine<P> {
+        let engine = Engine::new(pool.engine.clone());
+        let Some(connector) = connector(config, pool) else { return engine };
+        let has_host = connector.offload.is_some();
+        let engine = engine.connected(&connector);
+        if has_host && (self.below.any() || config.below_host.cheapest) {
+            engine.above(self.below.of_engine(config, pool, replica))
+        } else {
+            engine
+        }
     }
 }
 
@@ -259,18 +324,9 @@ impl HostLink {
     /// When a copy of so many chunks that is asked for at `now` is over.
     fn copy(&mut self, now: Time, chunks: u64, is_load: bool) -> Time {
         let until = if is_load { &mut self.loads_until } else { &mut self.stores_until };
-        let nanos = (chunks * self.chunk_bytes) as f64 / self.link.throughput() * NANOS_PER_SECOND as f64;
-        *until = (*until).max(now) + Span::from_nanos(nanos.ceil() as u64);
+        // The next one does not wait for the latency of this one.
+        *until = (*until).max(now) + (self.link.alone(chunks * self.chunk_bytes) - self.link.latency);
         *until + self.link.latency
-    }
-}
-
-/// An engine of a pool, connected to whatever it exchanges KV with.
-pub(super) fn engine<P: Pool>(config: &FleetConfig, pool: &PoolConfig) -> Engine<P> {
-    let engine = Engine::new(pool.engine.clone());
-    match connector(config, pool) {
-        Some(connector) => engine.connected(&connector),
-        None => engine,
     }
 }
 

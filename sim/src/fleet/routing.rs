@@ -112,6 +112,7 @@ impl<P: Pool> Fleet<'_, P> {
             endpoints: &self.models[model],
             request: &live.outcome.request,
             chain: None,
+            chunks: None,
             now: self.now,
             steps: &mut self.steps,
             observer: self.observer,

@@ -2,8 +2,10 @@
 
 use super::Fleet;
 use crate::engine::EngineRequest;
+use crate::engine::connector::below::chunk_names;
 use crate::kv::Pool;
 use crate::observer::Observer;
+use crate::prompt::BlockHash;
 use crate::replica::Replica;
 use crate::request::{ReplicaId, Request, RequestId};
 use crate::router::{Caches, Endpoint, Metrics};
@@ -55,6 +57,8 @@ pub(super) struct Lookup<'a, P: Pool> {
     pub(super) request: &'a Request,
     /// The request's chain, once it is needed.
     pub(super) chain: Option<P::Chain>,
+    /// The names of its chunks in host memory, by the tokens of a chunk, once they are needed.
+    pub(super) chunks: Option<(u32, Vec<BlockHash>)>,
     pub(super) now: Time,
     pub(super) steps: &'a mut u64,
     pub(super) observer: &'a mut dyn Observer,
@@ -73,5 +77,15 @@ impl<P: Pool> Caches for Lookup<'_, P> {
             replica.engine.chain_of(&EngineRequest::new(RequestId(0), self.request, u32::MAX))
         });
         replica.engine.cached_tokens(chain, self.request.prompt.tokens())
+    }
+
+    fn host_tokens(&mut self, endpoint: usize, gpu_tokens: u32) -> u32 {
+        let engine = &self.replicas[self.endpoints[endpoint].replica.0 as usize].engine;
+        let Some(chunk_tokens) = engine.host_chunk_tokens() else { return 0 };
+        if self.chunks.as_ref().is_none_or(|(tokens, _)| *tokens != chunk_tokens) {
+            let request = EngineRequest::new(RequestId(0), self.request, u32::MAX);
+            self.chunks = Some((chunk_tokens, chunk_names(chunk_tokens, &request)));
+        }
+        self.chunks.as_ref().map_or(0, |(_, chunks)| engine.host_tokens(chunks, gpu_tokens))
     }
 }

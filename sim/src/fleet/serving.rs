@@ -135,7 +135,7 @@ impl<P: Pool> Fleet<'_, P> {
         if live.outcome.scheduled.is_none() {
             live.outcome.scheduled = Some(self.now);
             live.outcome.cached_tokens = admission.hit_tokens;
-            live.outcome.cached_cpu_tokens = live.outcome.cached_cpu_tokens.min(admission.hit_tokens);
+            live.outcome.limit_loaded(admission.hit_tokens);
             let prompt_tokens = live.outcome.request.prompt.tokens();
             let handle = live.handle.expect("an admitted request is in its engine");
             if live.is_first_of_its_kind() {

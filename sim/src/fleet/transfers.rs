@@ -80,9 +80,18 @@ impl<P: Pool> Fleet<'_, P> {
             live.account.plain(now, &self.replicas[index].clock, Cause::Transfer);
             if live.outcome.scheduled.is_none() {
                 let found = batch.transfers.lookups.iter().rev().find(|lookup| lookup.id == load.id);
-                live.outcome.cached_cpu_tokens = found.and_then(|lookup| lookup.host_tokens).unwrap_or(0);
+                let loaded = found.and_then(|lookup| lookup.host_tokens).unwrap_or(0);
+                live.outcome.cached_cpu_tokens = loaded.saturating_sub(load.promoted.total());
+                live.outcome.cached_disk_tokens = load.promoted.disk;
+                live.outcome.cached_shared_tokens = load.promoted.shared;
             }
             self.moves.copy(now, index, load, Some(ticket));
+        }
+        for promotion in &batch.transfers.promotions {
+            let seat = Seat::from(promotion.id);
+            let ticket = self.live.current(seat);
+            self.live.get_mut(seat).account.plain(now, &self.replicas[index].clock, Cause::Transfer);
+            self.moves.promote(now, index, promotion, ticket);
         }
         if batch.is_empty() {
             // No step computes anything: there is nothing to wait for.

@@ -6,6 +6,7 @@ pub mod block_pool;
 pub mod extent_pool;
 pub mod manager;
 pub mod sizing;
+pub mod tiers;
 
 use crate::prompt::{Content, Prompt};
 

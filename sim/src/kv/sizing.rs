@@ -50,6 +50,8 @@ pub struct SizingInput<'a> {
     pub max_num_seqs: u32,
     /// Longest prompt plus output.
     pub max_model_len: u32,
+    /// Bytes of each GPU that are set aside for LoRA adapters.
+    pub adapter_bytes: u64,
 }
 
 /// The memory of one GPU of a replica. All figures in GiB.
@@ -63,6 +65,8 @@ pub struct KvSizing {
     pub activation_gib: f64,
     /// Memory outside the framework's allocator.
     pub non_torch_gib: f64,
+    /// Memory set aside for LoRA adapters.
+    pub adapter_gib: f64,
     /// Blocks that hold the KV cache of `block_size` tokens of a request, the null block included; 0 when the
     /// weights leave no room.
     pub num_blocks: u32,
@@ -79,19 +83,28 @@ impl KvSizing {
         let weights_gib = input.model.weight_bytes() / tp / GIB;
         let non_torch_gib = if input.tensor_parallel == 1 { NON_TORCH_GIB.0 } else { NON_TORCH_GIB.1 };
         let activation_gib = activation_bytes(input) / GIB;
-        let free_gib = requested_gib - weights_gib - activation_gib - non_torch_gib;
+        let adapter_gib = input.adapter_bytes as f64 / GIB;
+        let free_gib = requested_gib - weights_gib - activation_gib - non_torch_gib - adapter_gib;
         let groups = Groups::new(input);
         let blocks = (free_gib.max(0.0) * GIB / groups.block_bytes as f64) as u64;
         let blocks = blocks.saturating_sub(groups.window_blocks) / groups.full;
         let num_blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
         let block_bytes = groups.block_bytes;
-        Self { requested_gib, weights_gib, activation_gib, non_torch_gib, num_blocks, block_bytes }
+        Self {
+            requested_gib,
+            weights_gib,
+            activation_gib,
+            non_torch_gib,
+            adapter_gib,
+            num_blocks,
+            block_bytes,
+        }
     }
 
     /// Memory for KV blocks; negative by how much the weights do not fit.
     #[must_use]
     pub fn free_gib(&self) -> f64 {
-        self.requested_gib - self.weights_gib - self.activation_gib - self.non_torch_gib
+        self.requested_gib - self.weights_gib - self.activation_gib - self.non_torch_gib - self.adapter_gib
     }
 }
 

@@ -15,6 +15,7 @@ fn sizing(gpu_name: &str, name: &str, tensor_parallel: u32, utilization: f64, ma
         max_num_batched_tokens: if gpu.memory_gib > 70.0 { 8192 } else { 2048 },
         max_num_seqs,
         max_model_len: 32_768,
+        adapter_bytes: 0,
     })
 }
 

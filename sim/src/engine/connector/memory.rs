@@ -9,6 +9,7 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::kv::tiers::Tier;
 use crate::prompt::BlockHash;
 
 /// Which chunks are evicted first: vLLM's `eviction_policy`.
@@ -58,6 +59,8 @@ pub(super) struct Mark {
     reused: bool,
     /// It was not there when the request first offered it.
     missed: bool,
+    /// The tier below from which it was promoted for this request.
+    pub(super) promoted: Option<Tier>,
 }
 
 /// A chunk that an offer puts into host memory.
@@ -171,6 +174,34 @@ impl HostMemory {
             }
         }
         self.learn_from_misses(&wanted, keys, marks);
+        self.put(wanted, keys, marks)
+    }
+
+    /// Makes room for the chunks of a request from its `missing`th on that are not there: they are written from a tier
+    /// below. None of the others makes room for them. `None` when there is not enough.
+    pub(super) fn promote(
+        &mut self,
+        keys: &[BlockHash],
+        marks: &mut [Mark],
+        missing: u32,
+    ) -> Option<Vec<Placed>> {
+        self.offers += 1;
+        let mut wanted = Vec::new();
+        for (index, &key) in keys.iter().enumerate() {
+            match self.get(key) {
+                Some(id) => self.chunks[id as usize].offer = self.offers,
+                None if index >= missing as usize => {
+                    marks[index].seen = true;
+                    wanted.push(index);
+                }
+                None => {}
+            }
+        }
+        self.put(wanted, keys, marks)
+    }
+
+    /// Puts chunks that are not there into free places; `None`, and nothing done, when there are too few.
+    fn put(&mut self, wanted: Vec<usize>, keys: &[BlockHash], marks: &mut [Mark]) -> Option<Vec<Placed>> {
         let room = self.freed.len() + (self.capacity - self.used) as usize;
         if wanted.len() > room && !self.evict(wanted.len() - room) {
             return None;

@@ -14,13 +14,16 @@
 //! | who holds blocks while KV is loaded, and for how long; pulls between engines | `remote` |
 //! | what is copied to host memory and back, and when | `offload` |
 //! | what host memory holds, and what it evicts | `memory` |
+//! | what tiers below host memory give back | `below` |
 
+pub mod below;
 mod memory;
 mod offload;
 mod remote;
 
 use super::{EngineRequest, Slot};
 use crate::request::RequestId;
+use below::Promotion;
 pub use memory::Eviction;
 use offload::Offload;
 pub(super) use offload::Progress;
@@ -78,6 +81,8 @@ pub struct Transfers {
     pub lookups: Vec<Lookup>,
     /// From host memory, in order of admission to the holding queue.
     pub loads: Vec<Copy>,
+    /// From tiers below host memory, to it.
+    pub promotions: Vec<Promotion>,
     /// To host memory. They may start when this step has ended.
     pub stores: Vec<Copy>,
     /// Copies to host memory that must be over before this step starts: it overwrites their source.
@@ -91,6 +96,7 @@ impl Transfers {
         self.pulls.clear();
         self.lookups.clear();
         self.loads.clear();
+        self.promotions.clear();
         self.stores.clear();
         self.flush.clear();
         self.evicted.clear();
@@ -141,10 +147,11 @@ impl Connector {
     /// free blocks only become fewer.
     ///
     /// As its hits on the GPU are evicted, it may load what it meant to compute, or the reverse. Both need room for the
-    /// whole prompt if that is asked for; a load also leaves what others still need.
+    /// whole prompt if that is asked for; a load also leaves what others still need. What lies below host memory
+    /// changes whatever this engine does.
     pub(super) fn may_admit_next(&self, reserve_full_isl: bool) -> bool {
-        let may_switch = self.offload.is_some() && (!reserve_full_isl || !self.incomplete.is_empty());
-        self.unsettled || may_switch
+        let Some(offload) = &self.offload else { return self.unsettled };
+        self.unsettled || offload.has_below() || !reserve_full_isl || !self.incomplete.is_empty()
     }
 
     /// Whether the next step has something to do here, whatever it computes.

@@ -10,6 +10,8 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use super::Transfers;
+use super::below::{BelowHost, ByTier, Promotion};
 use super::memory::{ChunkId, Eviction, HostMemory, Mark};
 use super::remote::External;
 use crate::engine::{EngineRequest, Slot};
@@ -57,19 +59,25 @@ pub struct Copy {
     pub places: Vec<u32>,
     /// Blocks of the request, by position: from each first one up to each last one, excluded.
     pub blocks: SmallVec<[(u32, u32); 1]>,
+    /// What is copied to host memory, for the tiers below it, where there are any.
+    pub keys: Vec<BlockHash>,
+    /// Tokens that are copied from host memory and came there from a tier below, for this request.
+    pub promoted: ByTier,
 }
 
 /// Number of a request here; it outlives the request in the engine while copies of it are under way.
-type Key = u32;
+pub(super) type Key = u32;
 
 #[derive(Clone, Debug)]
-struct Tiered {
-    id: RequestId,
+pub(super) struct Tiered {
+    pub(super) id: RequestId,
     slot: Slot,
     hasher: HashChain,
     /// Names of its full chunks.
-    keys: Vec<BlockHash>,
-    marks: Vec<Mark>,
+    pub(super) keys: Vec<BlockHash>,
+    pub(super) marks: Vec<Mark>,
+    /// Whether the tiers below have been asked for what it waits for.
+    pub(super) promoted: bool,
     /// Chunks that need not be offered any more.
     offered: u32,
     jobs: SmallVec<[JobId; 2]>,
@@ -88,11 +96,12 @@ struct End {
 }
 
 #[derive(Clone, Debug)]
-struct Job {
-    request: Key,
-    loads: bool,
-    chunks: Vec<ChunkId>,
-    blocks: SmallVec<[(u32, u32); 1]>,
+pub(super) struct Job {
+    pub(super) request: Key,
+    /// Reads host memory, or else writes it.
+    pub(super) loads: bool,
+    pub(super) chunks: Vec<ChunkId>,
+    pub(super) blocks: SmallVec<[(u32, u32); 1]>,
 }
 
 /// Host memory, and what is on its way to and from it.
@@ -100,8 +109,9 @@ struct Job {
 pub(in crate::engine) struct Offload {
     config: OffloadConfig,
     block_tokens: u32,
-    memory: HostMemory,
-    requests: Slab<Tiered>,
+    pub(super) memory: HostMemory,
+    pub(super) below: BelowHost,
+    pub(super) requests: Slab<Tiered>,
     /// By slot of the engine.
     of_slot: Vec<Key>,
     jobs: FxHashMap<JobId, Job>,
@@ -110,6 +120,8 @@ pub(in crate::engine) struct Offload {
     ended: Vec<Key>,
     /// Copies that the step being formed must wait for.
     flush: Vec<JobId>,
+    /// Promotions that start with the step being formed.
+    pub(super) promotions: Vec<Promotion>,
 }
 
 /// What a request's last step, or its end, lets it offer.
@@ -127,16 +139,18 @@ impl Offload {
             config,
             block_tokens,
             memory,
+            below: BelowHost::default(),
             requests: Slab::new(),
             of_slot: Vec::new(),
             jobs: FxHashMap::default(),
             next_job: 0,
             ended: Vec::new(),
             flush: Vec::new(),
+            promotions: Vec::new(),
         }
     }
 
-    fn chunk_tokens(&self) -> u32 {
+    pub(super) fn chunk_tokens(&self) -> u32 {
         self.config.blocks_per_chunk * self.block_tokens
     }
 
@@ -148,6 +162,7 @@ impl Offload {
             hasher: HashChain::new(self.chunk_tokens(), request.adapter, request.cache_salt),
             keys: Vec::new(),
             marks: Vec::new(),
+            promoted: false,
             offered: 0,
             jobs: SmallVec::new(),
             ended: None,
@@ -194,9 +209,9 @@ impl Offload {
             loading |= self.memory.is_loading(chunk);
         }
         let tokens = ((start + hits) * chunk_tokens).saturating_sub(local_tokens);
-        if writing {
+        if writing || self.promote(key, local_tokens, start + hits) {
             External::Unknown
-        } else if tokens < chunk_tokens {
+        } else if tokens < chunk_tokens || !self.load_pays(local_tokens, tokens, ByTier::default()) {
             External::Nothing
         } else if loading {
             External::Unknown
@@ -220,13 +235,14 @@ impl Offload {
         }
         tiered.offered = range.end as u32;
         let id = tiered.id;
+        let promoted = self.promoted_tokens(key, local_tokens, end_tokens);
         let blocks = (local_tokens / self.block_tokens, end_tokens.div_ceil(self.block_tokens));
         let job =
             self.create(Job { request: key, loads: true, chunks, blocks: SmallVec::from_buf([blocks]) });
-        Copy { job, id, places, blocks: SmallVec::from_buf([blocks]) }
+        Copy { job, id, places, blocks: SmallVec::from_buf([blocks]), keys: Vec::new(), promoted }
     }
 
-    fn create(&mut self, job: Job) -> JobId {
+    pub(super) fn create(&mut self, job: Job) -> JobId {
         let id = self.next_job;
         self.next_job += 1;
         self.requests[job.request as usize].jobs.push(id);
@@ -290,13 +306,21 @@ impl Offload {
         }
         let chunks = placed.iter().map(|one| one.chunk).collect();
         let places = placed.iter().map(|one| one.place).collect();
+        let keys = if self.has_below() {
+            let tiered = &self.requests[key as usize];
+            placed.iter().map(|one| tiered.keys[(first + one.index) as usize]).collect()
+        } else {
+            Vec::new()
+        };
         let job = self.create(Job { request: key, loads: false, chunks, blocks: blocks.clone() });
-        Some(Copy { job, id, places, blocks })
+        Some(Copy { job, id, places, blocks, keys, promoted: ByTier::default() })
     }
 
     /// `slot` was preempted: its blocks are free, once they are copied.
     pub(in crate::engine) fn preempted(&mut self, slot: Slot) {
-        self.flush.extend(&self.requests[self.of_slot[slot as usize] as usize].jobs);
+        let tiered = &mut self.requests[self.of_slot[slot as usize] as usize];
+        tiered.promoted = false;
+        self.flush.extend(&tiered.jobs);
     }
 
     /// A request ends in the engine, and is about to lose its blocks. Which of them are still to be copied, or may
@@ -363,12 +387,13 @@ impl Offload {
         }
     }
 
-    /// Copies that the step just formed must wait for, and places that lost their chunk.
-    pub(in crate::engine) fn take_effects(&mut self, flush: &mut Vec<JobId>, evicted: &mut Vec<u32>) {
+    /// Copies that the step just formed must wait for, promotions that start with it, and places that lost their chunk.
+    pub(in crate::engine) fn take_effects(&mut self, transfers: &mut Transfers) {
         self.flush.sort_unstable();
         self.flush.dedup();
-        flush.append(&mut self.flush);
-        evicted.append(&mut self.memory.evicted);
+        transfers.flush.append(&mut self.flush);
+        transfers.promotions.append(&mut self.promotions);
+        transfers.evicted.append(&mut self.memory.evicted);
     }
 
     /// A copy is over: the slot whose load it was, and the number of a request of which now nothing is left.

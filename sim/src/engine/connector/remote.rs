@@ -222,7 +222,7 @@ impl<P: Pool> Engine<P> {
         let ended = offload.has_ended();
         let mut gone = Vec::new();
         offload.settle_ended(&mut transfers.stores, &mut gone);
-        offload.take_effects(&mut transfers.flush, &mut transfers.evicted);
+        offload.take_effects(transfers);
         gone.into_iter().for_each(|request| self.kv.unwatch(request));
         if let Some(connector) = &mut self.connector {
             connector.unsettled |= ended || !transfers.stores.is_empty();
