@@ -74,9 +74,9 @@ fn picker(scorers: &[&str]) -> Box<dyn Router> {
     Box::new(EppRouter::new(Arc::new(config), Options::default()).expect("and is simulated"))
 }
 
-/// Mean TTFT in milliseconds, and loads, of requests for so many adapters in random order, one every 12 ms, on four
-/// replicas with two slots each. A request computes for 20 ms; a load takes 30 ms.
-fn routed(scorers: &[&str], adapters: usize) -> (f64, u64) {
+/// Mean TTFT in milliseconds, and loads, of requests for so many adapters in random order on four replicas with two
+/// slots each: the first alone, then one every `gap` ms. A request computes for 20 ms; a load takes 30 ms.
+fn routed(scorers: &[&str], adapters: usize, gap: u64) -> (f64, u64) {
     const COST: Linear = Linear { step: 1_000_000, token: 20_000, ..Linear::FREE };
     let cost =
         AdapterCost { activation: Span::from_millis(30), parse: Span::ZERO, disk_bandwidth: 1e9, ..LOADS };
@@ -85,7 +85,7 @@ fn routed(scorers: &[&str], adapters: usize) -> (f64, u64) {
     let mut stream = Stream::new(1, "adapters");
     let requests = (0..600).map(|id| Request {
         adapter: Label(1 + stream.below(adapters) as u32),
-        ..request(id, id * 12_000_000, 500, 10)
+        ..request(id, if id == 0 { 0 } else { (300 + id * gap) * 1_000_000 }, 500, 10)
     });
     let run = play_routed(&fleet, Script::of(requests), || picker(scorers));
     let ttft = |outcome: &Outcome| outcome.ttft().expect("answered").as_millis_f64();
@@ -95,8 +95,8 @@ fn routed(scorers: &[&str], adapters: usize) -> (f64, u64) {
 
 #[test]
 fn adapter_affinity_beside_load_saves_loads_and_time() {
-    let with = routed(&["lora-affinity-scorer", "queue-scorer"], 8);
-    let without = routed(&["queue-scorer"], 8);
+    let with = routed(&["lora-affinity-scorer", "queue-scorer"], 8, 12);
+    let without = routed(&["queue-scorer"], 8, 12);
     assert!(with.1 < without.1, "loads: {with:?} with affinity, {without:?} without");
     assert!(with.0 < without.0, "TTFT: {with:?} with affinity, {without:?} without");
 }
@@ -104,8 +104,8 @@ fn adapter_affinity_beside_load_saves_loads_and_time() {
 #[test]
 fn adapter_affinity_alone_loses_where_it_keeps_the_load_on_few_replicas() {
     // Replicas that have never stepped publish nothing and score nothing, so that they never get to step.
-    let with = routed(&["lora-affinity-scorer"], 2);
-    let without = routed(&["queue-scorer"], 2);
+    let with = routed(&["lora-affinity-scorer"], 2, 5);
+    let without = routed(&["queue-scorer"], 2, 5);
     assert!(with.1 < without.1, "loads: {with:?} with affinity, {without:?} without");
     assert!(with.0 > 2.0 * without.0, "TTFT: {with:?} with affinity, {without:?} without");
 }
