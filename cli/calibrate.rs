@@ -1,5 +1,6 @@
 //! `forerun calibrate`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +9,7 @@ use forerun_planner::calibrate::{ImportOptions, about, import};
 use forerun_planner::error::Error;
 use forerun_planner::fits::{fit, report, update};
 
+use crate::calibrate_run;
 use crate::output::print;
 
 /// Make the cost model true for a GPU.
@@ -19,6 +21,13 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Time kernels on a device here and write a profile of it; `forerun calibrate run --help` lists the options.
+    #[command(disable_help_flag = true)]
+    Run {
+        /// Options of `forerun-calibrate`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<OsString>,
+    },
     /// Turn measured kernel tables into a profile, which a scenario names with `profile: FILE`.
     Import {
         /// Folder with the tables (LLMServingSim 2.0 layout).
@@ -42,6 +51,7 @@ enum Command {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
+        Command::Run { options } => return calibrate_run::run(options),
         Command::Import { folder, foreign_skew, output } => {
             let options = ImportOptions { foreign_skew: *foreign_skew };
             let profile = import(folder, output, &options).map_err(Error::Input)?;

@@ -2,6 +2,7 @@
 
 mod advise;
 mod calibrate;
+mod calibrate_run;
 mod catalog;
 mod compare;
 mod explain;
@@ -46,7 +47,7 @@ enum Command {
     Compare(Box<compare::Args>),
     /// Did this change make anything worse? An exit code for CI.
     Gate(Box<gate::Args>),
-    /// Make the cost model true for a GPU: profiles from measured kernel tables, constants fitted to them.
+    /// Make the cost model true for a GPU: kernels timed here, profiles from measured tables, constants fitted to them.
     Calibrate(calibrate::Args),
     /// Traces: what is in one?
     Trace(trace::Args),

@@ -1,6 +1,7 @@
 //! The integration tests: one binary.
 
 mod bad_input;
+mod calibrate;
 mod cli;
 mod compare;
 mod curious;

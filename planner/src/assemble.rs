@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use forerun_reports::slo::Slo;
 use forerun_reports::summary::CostModelSource;
-use forerun_sim::catalog::{Gpu, Model};
+use forerun_sim::catalog::{self, Gpu, Model};
 use forerun_sim::cost::closed_form::{CPU_PER_REQUEST, CPU_PER_STEP, ClosedForm, ClosedFormInput};
 use forerun_sim::cost::tables::Limits;
 use forerun_sim::engine::config::{EngineConfig, Policy, batch_defaults};
@@ -290,8 +290,8 @@ fn resolve_pool(
     if replicas == 0 {
         return Err(InputError::new("`replicas` is 0: nothing could serve a request; set at least 1"));
     }
-    let gpu_name = spec.gpu.as_deref().unwrap_or(DEFAULT_GPU);
     let hardware = Hardware::new(scenario, spec, base)?;
+    let gpu_name = spec.gpu.as_deref().unwrap_or(&hardware.gpu.name);
     let overhead = scenario.overhead.clone().unwrap_or_default();
     let args = spec.engine.clone().unwrap_or_default().or(&scenario.engine.clone().unwrap_or_default());
     let engine = engine_config(&args, &hardware)?;
@@ -351,7 +351,7 @@ pub(crate) struct Hardware {
 
 impl Hardware {
     pub(crate) fn new(scenario: &Scenario, spec: &PoolSpec, base: &Path) -> Result<Self, InputError> {
-        let gpu = find_gpu(spec.gpu.as_deref().unwrap_or(DEFAULT_GPU))?;
+        let gpu = Self::gpu(scenario, spec, base)?;
         let name = spec.model.as_deref().or(scenario.model.as_deref()).unwrap_or(DEFAULT_MODEL);
         let model = find_model(name, base, scenario.dtype)?;
         let tensor_parallel = spec.tensor_parallel.unwrap_or(1);
@@ -359,6 +359,22 @@ impl Hardware {
         let lora = Lora::of(scenario, &model)?;
         let kv_element_bytes = kv_element_bytes(scenario.kv_cache_dtype);
         Ok(Self { gpu, model, tensor_parallel, kv_element_bytes, lora })
+    }
+
+    /// A GPU of the catalog, or the one that the profile describes.
+    ///
+    /// # Errors
+    /// When it is neither, or the profile is none.
+    pub(crate) fn gpu(scenario: &Scenario, spec: &PoolSpec, base: &Path) -> Result<&'static Gpu, InputError> {
+        let name = spec.gpu.as_deref();
+        if let Some(known) = name.and_then(catalog::gpu) {
+            return Ok(known);
+        }
+        let profiled = match spec.profile.as_ref().or(scenario.profile.as_ref()) {
+            Some(path) => profile::device(&base.join(path), name)?,
+            None => None,
+        };
+        profiled.map_or_else(|| find_gpu(name.unwrap_or(DEFAULT_GPU)), Ok)
     }
 
     /// The catalog's closed forms.

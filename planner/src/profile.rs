@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::read::MultiGzDecoder;
-use forerun_profiles::profile::Profile;
-use forerun_sim::catalog::{Gpu, Grade, Model};
+use forerun_profiles::profile::{MEASURED_HERE, Profile};
+use forerun_sim::catalog::{self, Gpu, Grade, Model};
 use forerun_sim::cost::scaled::Scaled;
 use forerun_sim::cost::tables::{Limits, TableCost};
 use forerun_sim::cost::{CostModel, StepShape};
@@ -63,6 +63,34 @@ impl StepCost {
     }
 }
 
+/// Devices of profiles that the catalog does not have, each once: they live as long as the catalog's.
+static DEVICES: Mutex<Vec<&'static Gpu>> = Mutex::new(Vec::new());
+
+/// The GPU that the profile at `path` was measured on, when it describes one, and `name` (if given) is its name.
+///
+/// # Errors
+/// When the file is no profile, or what it describes is no GPU.
+pub(crate) fn device(path: &Path, name: Option<&str>) -> Result<Option<&'static Gpu>, InputError> {
+    let wrong = |why: String| InputError::new(format!("profile {}: {why}", path.display()));
+    let Some(device) = Profile::parse(&read(path).map_err(wrong)?).map_err(wrong)?.device else {
+        return Ok(None);
+    };
+    if name.is_some_and(|name| !device.name.eq_ignore_ascii_case(name)) {
+        return Ok(None);
+    }
+    if let Some(known) = catalog::gpu(&device.name) {
+        return Ok(Some(known));
+    }
+    device.check().map_err(|why| wrong(format!("`device`: {why}")))?;
+    let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = devices.iter().find(|known| ***known == device) {
+        return Ok(Some(known));
+    }
+    let device: &'static Gpu = Box::leak(Box::new(device));
+    devices.push(device);
+    Ok(Some(device))
+}
+
 /// The cost model that the profile at `path` gives `tensor_parallel` GPUs with this model.
 ///
 /// # Errors
@@ -86,7 +114,7 @@ pub(crate) fn cost(
     }
     Ok(StepCost {
         warnings: beyond.iter().map(|beyond| format!("profile of {}: {beyond}", profile.gpu)).collect(),
-        grade: Grade::Tables.to_string(),
+        grade: if profile.grade == MEASURED_HERE { profile.grade.clone() } else { Grade::Tables.to_string() },
         source: format!("{} ({}), measured under {}", path.display(), profile.grade, profile.engine),
         trust: format!(
             "step times: {}, {}, {} on {} TP {}",

@@ -1,11 +1,17 @@
 //! A profile: what was measured of a GPU, as one JSON file, and the cost model that it gives a replica.
 
 use forerun_sim::catalog::{AllReduce, Gpu, Model};
+use forerun_sim::cost::cuda_graphs::LARGEST_GRAPH;
 use forerun_sim::cost::tables::{Attention, Curve, Kernels, Plane, Skew, Solid};
 use serde::{Deserialize, Serialize};
 
+use crate::measured::Measured;
+
 /// The version of the format.
 pub const SCHEMA: &str = "forerun-profile/1";
+
+/// The grade of a profile that was measured on the device at hand.
+pub const MEASURED_HERE: &str = "measured here";
 
 /// Times of the kernels of a model on a GPU. Times are microseconds; counts are tokens or sequences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,7 +21,7 @@ pub struct Profile {
     pub schema: String,
     /// Unit of all times: `us`.
     pub time_unit: String,
-    /// How far to trust it: `measured tables`.
+    /// How far to trust it: `measured tables` of others, or `measured here`.
     pub grade: String,
     /// Who measured it, and under which licence.
     pub source: String,
@@ -41,6 +47,16 @@ pub struct Profile {
     pub moe: Option<Moe>,
     /// Attention of one layer.
     pub attention: Grids,
+    /// The engine's largest CUDA graph, tokens: 0 for an engine without, vLLM's 512 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_graph: Option<u32>,
+    /// The device as an entry of the catalog, its peaks those that were reached: for a scenario whose GPU the catalog
+    /// does not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Gpu>,
+    /// What `forerun calibrate run` measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
 }
 
 /// Times of one kernel.
@@ -49,6 +65,9 @@ pub struct Profile {
 pub struct Op {
     /// Its name in the source.
     pub op: String,
+    /// Where its times come from, when that is not the profile's source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// How often it runs.
     pub times: f64,
     /// Tokens or sequences, ascending.
@@ -93,6 +112,9 @@ pub struct Grids {
     pub mixed_us: Option<Vec<f64>>,
     /// How unequal decodes take longer.
     pub skew: Option<SkewTable>,
+    /// Where the times come from, when that is not the profile's source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// Share of the way from the time at the mean context to that at the longest.
@@ -153,6 +175,7 @@ impl Profile {
             by_samples: curves(&self.per_sequence, 1.0)?,
             attention: self.attention.build().map_err(|why| format!("`attention`: {why}"))?,
             layers,
+            largest_graph: self.largest_graph.unwrap_or(LARGEST_GRAPH),
         })
     }
 

@@ -97,7 +97,7 @@ pub struct CostModelSource {
     pub gpu: String,
     /// Its model.
     pub model: String,
-    /// `tables`: kernel times measured on this GPU; `fitted`: closed forms fitted to such times; `datasheet`: closed
+    /// `measured here`: kernels timed on the device at hand; `tables`: kernel times measured on this GPU; `fitted`: closed forms fitted to such times; `datasheet`: closed
     /// forms over datasheet peaks, with efficiencies of another GPU.
     pub grade: String,
     /// What was measured, by whom, and the error of the fit.

@@ -5,9 +5,9 @@ use forerun_workloads::spec::Loop;
 
 use super::bench::could_exist;
 use super::words::{percent, tokens};
-use crate::assemble::{Assembled, assemble};
+use crate::assemble::{Assembled, Hardware, assemble};
 use crate::error::InputError;
-use crate::hardware::{DEFAULT_GPU, DEFAULT_MODEL, find_gpu, find_model};
+use crate::hardware::{DEFAULT_MODEL, find_model};
 use crate::scenario::read::Loaded;
 use crate::scenario::{EngineArgs, PoolSpec, SloSpec};
 
@@ -74,7 +74,7 @@ impl Subject {
         let (loaded, tensor_parallel, fits) = split(&loaded, pool.tensor_parallel, &mut notes)?;
         let assembled = assemble(&loaded)?;
         let scenario = &loaded.scenario;
-        let gpu = find_gpu(pool.gpu.as_deref().unwrap_or(DEFAULT_GPU))?;
+        let gpu = Hardware::gpu(scenario, &pool, &loaded.base)?;
         let name = pool.model.as_deref().or(scenario.model.as_deref()).unwrap_or(DEFAULT_MODEL);
         let model = find_model(name, &loaded.base, scenario.dtype)?;
         let utilization = utilization(&pool, scenario.engine.as_ref());

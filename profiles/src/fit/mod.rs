@@ -14,11 +14,12 @@ mod tables;
 
 use std::path::Path;
 
-use forerun_sim::catalog::{self, Gpu};
+use forerun_sim::catalog::{self, Gemm, Gpu};
+use forerun_sim::cost::kernels::Product;
 
 use crate::import::ImportError;
-use ops::predicted_us;
 pub use ops::{Constant, FittedOp};
+use ops::{Input, predicted_us};
 use simplex::minimise;
 use tables::Sample;
 
@@ -104,6 +105,18 @@ pub fn fit(folder: &Path) -> Result<Vec<GpuFits>, ImportError> {
         }
     }
     Ok(all)
+}
+
+/// The constants of products that took these microseconds, over the peaks that `gpu` states; and their errors.
+#[must_use]
+pub fn fit_products(gpu: &Gpu, timed: &[(Product, f64)]) -> (Gemm, Errors) {
+    let sample = |&(product, us): &(Product, f64)| Sample { input: Input::Product(product), us, group: 0 };
+    let samples: Vec<Sample> = timed.iter().map(sample).collect();
+    let placed: Vec<_> = samples.iter().map(|sample| (gpu, sample)).collect();
+    let values = solve(FittedOp::Gemm, &placed);
+    let mut fitted = gpu.clone();
+    FittedOp::Gemm.apply(&mut fitted, &values);
+    (fitted.gemm, errors(FittedOp::Gemm, &values, &placed))
 }
 
 /// The fit of `op` on the GPU at `index`, and what those on the others say about it.

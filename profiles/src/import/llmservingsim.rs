@@ -80,6 +80,9 @@ pub(super) fn import(folder: &Path, options: &Options) -> Result<Profile, Import
         per_sequence: ops(&Table::read(folder, "per_sequence")?, "sequences")?,
         moe,
         attention,
+        largest_graph: None,
+        device: None,
+        measured: None,
     })
 }
 
@@ -118,7 +121,7 @@ fn ops(table: &Table, count: &str) -> Result<Vec<Op>, ImportError> {
     let op = |(op, times): (String, BTreeMap<u32, f64>)| {
         let (at, mut us): (Vec<u32>, Vec<f64>) = times.into_iter().unzip();
         rising(&mut us, &[at.len()]);
-        Op { op, times: 1.0, at, us: rounded(us) }
+        Op { op, from: None, times: 1.0, at, us: rounded(us) }
     };
     Ok(by_name.into_iter().map(op).collect())
 }
@@ -170,6 +173,7 @@ fn attention(table: &Table) -> Result<Grids, ImportError> {
         chunks,
         histories,
         skew: None,
+        from: None,
     })
 }
 

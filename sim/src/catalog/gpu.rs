@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A GPU of the catalog.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gpu {
     /// Name in scenarios.
@@ -78,7 +78,7 @@ impl fmt::Display for Grade {
 }
 
 /// Matrix multiplication: launch + a smooth maximum of compute and memory time.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gemm {
     /// Fixed time, microseconds.
@@ -92,7 +92,7 @@ pub struct Gemm {
 }
 
 /// A kernel limited by compute and memory: launch + FLOPs and bytes at a share of the peaks.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
     /// Fixed time, microseconds.
@@ -104,7 +104,7 @@ pub struct Kernel {
 }
 
 /// Decode attention: launch + KV bytes at a share of bandwidth + a cost per sequence and KV head.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecodeAttention {
     /// Fixed time, microseconds.
@@ -120,7 +120,7 @@ pub struct DecodeAttention {
 /// FlashAttention runs a mixed batch as one kernel whose tiles are made for prompts: a decode's single row is
 /// multiplied as if it were a whole tile. FlashAttention 2 has tiles of 64 rows for each query head when the cache is
 /// paged, FlashAttention 3 tiles of 128 rows that hold the query heads of one KV head.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MixedBatchTiles {
     /// Rows of a tile.
@@ -140,7 +140,7 @@ pub enum TileOwner {
 }
 
 /// vLLM's custom all-reduce inside a CUDA graph.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AllReduce {
     /// Number of GPUs.
@@ -152,7 +152,7 @@ pub struct AllReduce {
 }
 
 /// A list price.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// US dollars for an hour of one GPU.

@@ -10,7 +10,7 @@ mod curve;
 pub use attention::{Attention, Plane, Skew, Solid};
 pub use curve::{Axis, Curve};
 
-use crate::cost::cuda_graphs::{CudaGraphs, LARGEST_GRAPH};
+use crate::cost::cuda_graphs::CudaGraphs;
 use crate::cost::{CostModel, Prepared, StepShape};
 use crate::time::Span;
 
@@ -25,6 +25,8 @@ pub struct Kernels {
     pub attention: Attention,
     /// Layers that run it.
     pub layers: f64,
+    /// The engine's largest CUDA graph, tokens; 0 for an engine without.
+    pub largest_graph: u32,
 }
 
 /// The engine around the kernels.
@@ -67,7 +69,11 @@ impl TableCost {
         // Padding may exceed the budget by a graph.
         let tokens = 0..=limits.max_num_batched_tokens.saturating_add(16);
         Self {
-            graphs: CudaGraphs::new(limits.max_num_seqs, limits.max_num_batched_tokens, LARGEST_GRAPH),
+            graphs: CudaGraphs::new(
+                limits.max_num_seqs,
+                limits.max_num_batched_tokens,
+                kernels.largest_graph,
+            ),
             by_tokens_ns: tokens.map(|count| total_ns(&kernels.by_tokens, count)).collect(),
             by_samples_ns: (0..=limits.max_num_seqs)
                 .map(|count| total_ns(&kernels.by_samples, count))

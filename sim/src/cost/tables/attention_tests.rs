@@ -32,7 +32,8 @@ fn grids(mixed: bool, skew: Option<Skew>) -> Attention {
 fn cost(attention: Attention) -> TableCost {
     let rising = Curve::new(vec![1, 64], vec![5.0, 30.0]).unwrap();
     let by_tokens = vec![(3.0, rising.clone())];
-    let kernels = Kernels { by_tokens, by_samples: vec![(1.0, rising)], attention, layers: 2.0 };
+    let kernels =
+        Kernels { by_tokens, by_samples: vec![(1.0, rising)], attention, layers: 2.0, largest_graph: 512 };
     let limits = Limits {
         max_num_seqs: 32,
         max_num_batched_tokens: 256,
