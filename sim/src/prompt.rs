@@ -87,10 +87,17 @@ pub struct Segment {
 }
 
 /// A prompt: segments in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Prompt {
     segments: SmallVec<[Segment; 3]>,
     tokens: u32,
+}
+
+impl Clone for Prompt {
+    /// Segments are plain numbers: they are copied at once.
+    fn clone(&self) -> Self {
+        Self { segments: SmallVec::from_slice(&self.segments), tokens: self.tokens }
+    }
 }
 
 impl Prompt {

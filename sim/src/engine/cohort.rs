@@ -416,6 +416,9 @@ impl<P: Pool> Engine<P> {
     /// only if its prompt contains an answer that is being generated.
     #[must_use]
     pub fn stays_blocked(&self, blocked: Option<Cause>) -> bool {
+        if self.holding.is_empty() && self.waiting.is_empty() {
+            return true;
+        }
         // What is being loaded waits for an event; what has arrived is looked at first.
         let state = |slot: Slot| self.requests[slot as usize].state;
         if self.holding.iter().any(|slot| state(slot) == State::Loaded) {

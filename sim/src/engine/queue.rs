@@ -67,10 +67,15 @@ impl WaitingQueue {
         }
     }
 
-    pub(super) fn iter(&self) -> Box<dyn Iterator<Item = Slot> + '_> {
-        match self {
-            Self::Fcfs(queue) => Box::new(queue.iter().copied()),
-            Self::Priority(queue) => Box::new(queue.iter().map(|&(_, slot)| slot)),
-        }
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
+        let (arrivals, priorities) = match self {
+            Self::Fcfs(queue) => (Some(queue.iter().copied()), None),
+            Self::Priority(queue) => (None, Some(queue.iter().map(|&(_, slot)| slot))),
+        };
+        arrivals.into_iter().flatten().chain(priorities.into_iter().flatten())
     }
 }

@@ -56,6 +56,9 @@ impl<P: Pool> Fleet<'_, P> {
     /// Requests that have left the lockstep know their own tokens again.
     fn note_dissolved(&mut self, index: usize) {
         let Replica { dissolved, last_result, .. } = &mut self.replicas[index];
+        if dissolved.is_empty() {
+            return;
+        }
         for (id, emitted) in dissolved.drain(..) {
             let live = self.live.get_mut(Seat::from(id));
             live.outcome.emitted = emitted;
