@@ -192,6 +192,9 @@ impl<P: Pool> Engine<P> {
                 break;
             }
         }
+        if self.skipped_holding.is_empty() && self.skipped.is_empty() {
+            return;
+        }
         for slot in self.skipped_holding.drain(..).rev() {
             let key = self.requests[slot as usize].key();
             self.holding.put_back(key, slot);
