@@ -5,10 +5,12 @@ mod calibrate;
 mod calibrate_run;
 mod catalog;
 mod compare;
+mod emit;
 mod explain;
 mod gate;
 mod lint;
 mod output;
+mod plan;
 mod progress;
 mod route;
 mod scenario;
@@ -41,6 +43,8 @@ struct Cli {
 enum Command {
     /// Which of llm-d's features would pay for this traffic, or is one vLLM the right answer?
     Advise(Box<advise::Args>),
+    /// The cheapest fleet that holds the SLO: GPUs, splits, replicas, prefill and decode, routing.
+    Plan(Box<plan::Args>),
     /// What happens, exactly, in one scenario?
     Simulate(Box<simulate::Args>),
     /// Which variant is better on the same traffic, and is the difference real?
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
     let command = Cli::parse().command;
     let result = std::panic::catch_unwind(|| match command {
         Command::Advise(args) => advise::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Gate(args) => gate::run(&args),

@@ -25,6 +25,8 @@ enum Name {
     Scenario,
     /// What `forerun simulate --format json` prints.
     Summary,
+    /// What `forerun plan --format json` prints.
+    Plan,
     /// What `forerun gate --format json` prints.
     Gate,
     /// What `forerun compare --format json` prints.
@@ -37,6 +39,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let schema = match args.format {
         Name::Advise => forerun_planner::schema::advise(),
         Name::Scenario => forerun_planner::schema::scenario(),
+        Name::Plan => forerun_planner::schema::plan(),
         Name::Gate => forerun_planner::schema::gate(),
         Name::Compare => forerun_planner::schema::compare(),
         Name::Summary => forerun_planner::schema::summary(),

@@ -53,6 +53,8 @@ pub struct Assembled {
     pub router: Routing,
     /// What arrives.
     pub workload: Arc<Workload>,
+    /// Output tokens as a multiple of the workload's.
+    pub answers: f64,
     /// What is asked of the run.
     pub slo: Slo,
     /// Seed of every random stream.
@@ -153,6 +155,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
         fleet,
         router,
         workload,
+        answers: 1.0,
         slo,
         seed: run.seed.unwrap_or(1),
         replications,

@@ -18,6 +18,7 @@ use crate::error::InputError;
 use crate::scenario::read::{Loaded, read_text};
 use crate::scenario::wording::yaml_error;
 use crate::scenario::{Dtype, KvCacheDtype, PoolSpec, Scenario};
+pub(crate) use gpus::product_of;
 use kinds::Server;
 use object::Object;
 use vllm::Understood;

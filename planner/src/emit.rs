@@ -6,6 +6,7 @@
 //! newer compiler), and no crate has InferencePool, KEDA's or the charts' types.
 
 mod arguments;
+pub(crate) mod deployment;
 pub mod objects;
 pub mod ogx;
 pub mod scaled_object;
@@ -15,6 +16,7 @@ pub mod verdict;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+pub use deployment::Names;
 use serde::Serialize;
 
 use crate::error::InputError;
@@ -62,6 +64,9 @@ pub fn files(verdict: &Verdict) -> Result<Vec<Emitted>, InputError> {
         Emitted { name: "vllm-args.txt", text: vllm_arguments(verdict) },
         yaml("ogx-run-config.yaml", verdict, OGX, &[ogx::Ogx::of(verdict)])?,
     ];
+    if let Some(scenario) = &verdict.simulated {
+        files.push(Emitted { name: "forerun.yaml", text: header(verdict, SIMULATED) + scenario });
+    }
     if verdict.openshift {
         let patches: Vec<_> =
             verdict.serving.roles().map(|(role, _)| objects::EmptyDirPatch::of(verdict, role)).collect();
@@ -77,7 +82,7 @@ pub fn files(verdict: &Verdict) -> Result<Vec<Emitted>, InputError> {
     }
     if let Some(router) = &verdict.router {
         let header = header(verdict, "The endpoint picker's configuration, as it was simulated.");
-        files.push(Emitted { name: "epp-config.yaml", text: header + &router.config });
+        files.push(Emitted { name: deployment::PICKER_FILE, text: header + &router.config });
         files.push(yaml(
             "modelservice-values.yaml",
             verdict,
@@ -93,6 +98,7 @@ pub fn files(verdict: &Verdict) -> Result<Vec<Emitted>, InputError> {
     Ok(files)
 }
 
+const SIMULATED: &str = "The scenario that was simulated: `forerun simulate` runs it again.";
 const MODELSERVICE: &str = "Values of the llm-d-modelservice chart.";
 const ROUTER: &str = "Values of the llm-d-router-gateway chart.";
 const POOL: &str = "The InferencePool that the router chart creates from router-values.yaml: apply it only without the chart.";

@@ -16,11 +16,13 @@
 //! | one decision of a router: without a run, within one | `route`, `decision` |
 //! | whether a change made anything worse | `gate` |
 //! | which of llm-d's features would pay | `advise` |
+//! | the cheapest fleet | `plan` |
 //! | the simulator against measured servers | `validate/` |
 //! | what scenarios can name | `catalog` |
 //! | generated parts of documents, files as a whole | `markers`, `output` |
 //! | what a workload is like, in figures | `trace_info` |
 //! | today's manifests to a fleet | `current` |
+//! | trial runs of other fleets, searches over them | `trial` |
 //! | a verdict to files that deploy it | `emit` |
 
 pub mod advise;
@@ -42,6 +44,7 @@ pub mod lint;
 mod lora;
 mod markers;
 mod output;
+pub mod plan;
 mod profile;
 pub mod replicate;
 pub mod route;
@@ -50,4 +53,6 @@ pub mod scenario;
 pub mod schema;
 pub mod simulate;
 pub mod trace_info;
+mod trial;
 pub mod validate;
+mod words;

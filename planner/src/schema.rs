@@ -27,6 +27,12 @@ pub fn advise() -> Value {
     schemars::schema_for!(crate::advise::Advice).to_value()
 }
 
+/// JSON Schema of the answer that `forerun plan --format json` prints.
+#[must_use]
+pub fn plan() -> Value {
+    schemars::schema_for!(crate::plan::Plan).to_value()
+}
+
 /// JSON Schema of the comparison that `forerun compare --format json` prints.
 #[must_use]
 pub fn compare() -> Value {

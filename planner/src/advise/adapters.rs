@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Study;
 use super::advice::{Answer, Row, Signal};
-use super::bench::Setting;
+use crate::trial::Setting;
 use super::sizes::{Sizes, fleets, mean};
-use super::words::percent;
+use crate::words::percent;
 use crate::error::Error;
 use crate::scenario::EngineArgs;
 
@@ -46,7 +46,7 @@ pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
     }
     let all = u32::try_from(distinct).unwrap_or(u32::MAX).min(subject.max_num_seqs);
     let engine = EngineArgs { max_loras: Some(all), ..EngineArgs::default() };
-    let setting = Setting { engine, ..Setting::plain(sizes.plain.router) };
+    let setting = Setting { engine, ..Setting::plain(sizes.plain.policy()) };
     let guess = sizes.plain.most().unwrap_or(1);
     let bound = fleets(study, &[setting], guess, study.bench.seeds.len())?;
     row.gain = bound[0].saves(&sizes.plain);
@@ -58,7 +58,7 @@ pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
     row.evidence.push(format!(
         "replicas needed under {}: {} as it is, {} if a batch had room for all {distinct}: the most that affinity of \
          adapters to replicas, or more slots, can gain",
-        sizes.plain.router,
+        sizes.plain.policy(),
         sizes.plain.range(),
         bound[0].range()
     ));

@@ -7,7 +7,7 @@ use forerun_workloads::measure::IdleGaps;
 use super::Study;
 use super::advice::{Answer, Gain, Row, Saved, Signal};
 use super::thresholds::Thresholds;
-use super::words::{number, percent, seconds};
+use crate::words::{number, percent, seconds};
 
 /// Cooldowns at which the saving is reckoned, to find where the answer turns.
 const COOLDOWNS: [f64; 8] = [10.0, 30.0, 60.0, 300.0, 600.0, 1200.0, 2400.0, 4800.0];

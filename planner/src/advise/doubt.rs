@@ -4,10 +4,10 @@ use forerun_reports::statistics::Sample;
 
 use super::Study;
 use super::advice::{Doubt, Kind, Verdict};
-use super::bench::{Setting, holds};
+use crate::trial::{Setting, StepTimes, holds};
 use super::sizes::{KV_AWARE, PLAIN};
 use super::verdict::headline;
-use super::words::percent;
+use crate::words::percent;
 use crate::error::Error;
 use crate::replicate::seeds;
 
@@ -19,39 +19,6 @@ const LIMITS: usize = 3;
 
 /// A verdict should hold with this probability. It gets one replica more, twice at most, to do so.
 const CONFIDENT: f64 = 0.9;
-
-/// Real over simulated step times: median, and standard deviation of its logarithm.
-struct StepTimes {
-    median: f64,
-    deviation: f64,
-    source: &'static str,
-}
-
-/// What is known of the error of step times, by grade (docs/validation.md, docs/cost-model.md).
-fn step_times(grade: &str, gpu: &str) -> StepTimes {
-    match (grade, gpu) {
-        ("fitted", "h100-sxm") => StepTimes {
-            median: 1.05,
-            deviation: 0.05,
-            source: "a measured server (Qwen3-14B, H100): means +2 to +6 % over simulated ones, saturation 10 % earlier",
-        },
-        ("tables", _) => StepTimes {
-            median: 1.05,
-            deviation: 0.05,
-            source: "kernels measured on this GPU; the server around them taken to be as far off as on an H100",
-        },
-        ("fitted", _) => StepTimes {
-            median: 1.05,
-            deviation: 0.10,
-            source: "assumed: no server with this GPU was compared; twice the spread of an H100's",
-        },
-        _ => StepTimes {
-            median: 1.10,
-            deviation: 0.20,
-            source: "assumed: step times are from the datasheet, and nothing was measured on this GPU",
-        },
-    }
-}
 
 /// Runs the recommended fleet with fresh seeds, and adds replicas until its SLO holds with some confidence.
 pub(super) fn of(study: &Study<'_>, verdict: Verdict) -> Result<(Verdict, Doubt), Error> {
@@ -81,30 +48,26 @@ pub(super) fn of(study: &Study<'_>, verdict: Verdict) -> Result<(Verdict, Doubt)
 
 /// The doubt about one fleet.
 fn at(study: &Study<'_>, verdict: &Verdict) -> Result<Doubt, Error> {
-    let StepTimes { median, deviation, source } = step_times(&study.subject.grade, &study.subject.gpu.name);
+    let error = StepTimes::of(&study.subject.grade, &study.subject.gpu.name);
     let mut doubt = Doubt {
         grade: study.subject.grade.clone(),
-        step_time_median: median,
-        step_time_deviation: deviation,
-        step_time_source: source.to_owned(),
+        step_time_median: error.median,
+        step_time_deviation: error.deviation,
+        step_time_source: error.source.to_owned(),
         ..Doubt::default()
     };
     let Some(replicas) = verdict.replicas else { return Ok(doubt) };
-    let router = PLAIN.into_iter().chain(KV_AWARE).find(|name| *name == verdict.router).unwrap_or(PLAIN[0]);
-    let setting = Setting::plain(router);
+    let policy = PLAIN.into_iter().chain(KV_AWARE).find(|policy| policy.name() == verdict.router);
+    let setting = Setting::plain(policy.unwrap_or(PLAIN[0]));
     let bench = &study.bench;
     let fresh = fresh_seeds(study);
     let assembled = bench.assemble(&setting)?;
-    let runs = study.bench.each_seed(&fresh, |seed| bench.run(&assembled, replicas, seed))?;
+    let runs = study.bench.each_seed(&fresh, |seed| bench.run(&assembled, &[replicas], seed))?;
     doubt.seeds = fresh.len() as u64;
     doubt.seeds_held = runs.iter().filter(|summary| holds(summary)).count() as u64;
     let few = &fresh[..fresh.len().min(LIMITS)];
-    let limits = study.bench.each_seed(few, |seed| bench.most_slowdown(&setting, replicas, seed))?;
-    let chance = |limit: &f64| match *limit {
-        limit if limit > 0.0 => below((libm::log(limit) - libm::log(median)) / deviation),
-        _ => 0.0,
-    };
-    let chances: Vec<f64> = limits.iter().map(chance).collect();
+    let limits = study.bench.each_seed(few, |seed| bench.most_slowdown(&setting, &[replicas], seed))?;
+    let chances: Vec<f64> = limits.iter().map(|&limit| error.at_most(limit)).collect();
     doubt.step_time_limit = Sample::of(&limits).map(|sample| sample.mean);
     doubt.slo_holds = Sample::of(&chances).map(|sample| sample.mean);
     doubt.sharpen = sharpen(study, &doubt);
@@ -121,11 +84,6 @@ fn fresh_seeds(study: &Study<'_>) -> Vec<u64> {
     seeds(own[0], used + FRESH).split_off(own.len())
 }
 
-/// Probability that a standard normal variable is at most `z`.
-fn below(z: f64) -> f64 {
-    0.5 * libm::erfc(-z / std::f64::consts::SQRT_2)
-}
-
 /// Which measurement would tell most.
 fn sharpen(study: &Study<'_>, doubt: &Doubt) -> String {
     let chance = doubt.slo_holds.unwrap_or(0.0);
@@ -139,16 +97,4 @@ fn sharpen(study: &Study<'_>, doubt: &Doubt) -> String {
         "one load test of a single replica near its highest rate: step times decide ({} that the SLO holds)",
         percent(chance)
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_normal_distribution_is_as_in_tables() {
-        for (z, p) in [(0.0, 0.5), (1.0, 0.841_34), (-1.96, 0.025)] {
-            assert!((below(z) - p).abs() < 1e-4);
-        }
-    }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Study;
 use super::advice::{Answer, Gain, Row, Signal};
-use super::bench::{Setting, could_exist};
+use crate::trial::{Setting, could_exist};
 use super::sizes::{Sizes, fleets, mean};
-use super::words::{number, percent, tokens};
+use crate::words::{number, percent, tokens};
 use crate::error::Error;
 
 /// Splits that are compared, as multiples of the present one.
@@ -92,7 +92,7 @@ fn wider(study: &Study<'_>, sizes: &Sizes) -> Result<Option<(u32, Gain)>, Error>
         if could_exist(&study.subject.loaded, gpus).is_err() {
             continue;
         }
-        let setting = Setting { tensor_parallel: Some(gpus), ..Setting::plain(sizes.plain.router) };
+        let setting = Setting::plain(sizes.plain.policy()).over(gpus);
         let guess = sizes.plain.most().unwrap_or(1).div_ceil(factor);
         let found = fleets(study, &[setting], guess, study.bench.seeds.len())?;
         let gain = found[0].saves_with(&sizes.plain, f64::from(factor));

@@ -4,7 +4,6 @@
 //! | step | file |
 //! |---|---|
 //! | what is asked, and with which SLO and split | `subject` |
-//! | trial runs, searches for sizes and rates | `bench` |
 //! | fleets needed by routing policy | `sizes` |
 //! | one row each | `rate`, `prefixes`, `memory`, `adapters`, `bursts` |
 //! | the verdict, and what it takes to run it | `verdict` |
@@ -13,7 +12,6 @@
 
 mod adapters;
 mod advice;
-mod bench;
 mod bursts;
 mod doubt;
 mod memory;
@@ -24,7 +22,6 @@ mod sizes;
 mod subject;
 mod thresholds;
 mod verdict;
-mod words;
 
 use std::time::Instant;
 
@@ -40,7 +37,7 @@ use crate::assemble::Assembled;
 use crate::error::{Error, InputError};
 use crate::replicate::{WatchRuns, seeds};
 use crate::scenario::read::Loaded;
-use bench::Bench;
+use crate::trial::{Bench, Traffic, WARM_UP};
 use rate::Capacity;
 use sizes::Sizes;
 use subject::Subject;
@@ -125,7 +122,7 @@ pub fn advise(loaded: &Loaded, asked: &Asked, watch: WatchRuns<'_>) -> Result<Ad
         simulation: Simulation {
             runs: study.bench.runs(),
             requests: study.bench.simulated(),
-            requests_per_run: study.bench.requests,
+            requests_per_run: study.bench.traffic.requests,
             seeds: study.bench.seeds.clone(),
             wall_s: Some(started.elapsed().as_secs_f64()),
         },
@@ -161,7 +158,8 @@ impl<'a> Study<'a> {
         let requests = asked.requests.min(measures.requests + measures.warm_up_requests);
         let count = if recorded { 1 } else { assembled.replications.unwrap_or(SEEDS) };
         let seeds = seeds(assembled.seed, count);
-        let bench = Bench::new(subject.loaded.clone(), rate, requests, seeds, asked.replicas_max, watch);
+        let traffic = Traffic { rate, span_s: measures.span_s, requests, warm_up: WARM_UP };
+        let bench = Bench::new(subject.loaded.clone(), traffic, seeds, asked.replicas_max, watch);
         Ok(Self { subject, measures, bench, thresholds: asked.thresholds, recorded })
     }
 

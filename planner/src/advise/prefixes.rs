@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::Study;
 use super::advice::{Answer, Gain, Row, Signal};
-use super::bench::Setting;
+use crate::trial::{Policy, Setting};
 use super::rate::SHARING;
 use super::sizes::{Fleets, KV_AWARE, Sizes, fleets, mean};
-use super::words::{number, percent};
+use crate::words::{number, percent};
 use crate::error::Error;
 
 /// Multiples of the traffic at which the answer is looked for again.
@@ -44,7 +44,7 @@ pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
         Some(aware) => {
             judge(study, &sizes.plain, aware, &mut row)?;
             if let Some(other) = &sizes.other_aware {
-                row.evidence.push(format!("{} needs {}", other.router, other.range()));
+                row.evidence.push(format!("{} needs {}", other.policy(), other.range()));
             }
         }
         None => row.evidence.push("one replica is enough, and its own cache needs no router".to_owned()),
@@ -62,19 +62,19 @@ fn judge(study: &Study<'_>, plain: &Fleets, aware: &Fleets, row: &mut Row) -> Re
         _ => Answer::No,
     };
     if plain.most().is_none() && aware.most().is_some() {
-        row.evidence.push(format!("only {} holds the SLO with what was tried", aware.router));
+        row.evidence.push(format!("only {} holds the SLO with what was tried", aware.policy()));
     }
     row.evidence.push(format!(
         "replicas needed: {} under {}, {} under {}",
         plain.range(),
-        plain.router,
+        plain.policy(),
         aware.range(),
-        aware.router
+        aware.policy()
     ));
     let Some(replicas) = plain.most().or(aware.most()) else { return Ok(()) };
-    let settings = [Setting::plain(plain.router), Setting::plain(aware.router)];
+    let settings = [Setting::plain(plain.policy()), Setting::plain(aware.policy())];
     let runs = study.bench.each(&settings, study.bench.seeds.len(), |setting, seed| {
-        study.bench.run(&study.bench.assemble(setting)?, replicas, seed)
+        study.bench.run(&study.bench.assemble(setting)?, &[replicas], seed)
     })?;
     let of = |figure: fn(&forerun_reports::summary::Summary) -> Option<f64>| {
         [mean(runs[0].iter(), figure), mean(runs[1].iter(), figure)].map(|value| value.unwrap_or(f64::NAN))
@@ -103,7 +103,7 @@ fn judge(study: &Study<'_>, plain: &Fleets, aware: &Fleets, row: &mut Row) -> Re
 
 /// The traffic at which the answer turns: doubled up to eight times where it does not pay, halved where it does.
 fn flip(study: &Study<'_>, sizes: &Sizes, row: &mut Row) -> Result<(), Error> {
-    let aware = sizes.kv_aware.as_ref().map_or(KV_AWARE[0], |fleets| fleets.router);
+    let aware = sizes.kv_aware.as_ref().map_or(KV_AWARE[0], Fleets::policy);
     let pays = row.answer == Answer::Yes;
     let base = sizes.plain.most().map_or(1.0, f64::from);
     let mut last = 1.0;
@@ -113,7 +113,7 @@ fn flip(study: &Study<'_>, sizes: &Sizes, row: &mut Row) -> Result<(), Error> {
         if guess > study.bench.replicas_max || (pays && base * traffic < 0.5) {
             break;
         }
-        let gain = gain_at(study, sizes.plain.router, aware, traffic, guess)?;
+        let gain = gain_at(study, sizes.plain.policy(), aware, traffic, guess)?;
         let then = gain.is_some_and(|gain| gain.share >= study.thresholds.min_gain);
         if then != pays {
             let (low, high) = if pays { (traffic, last) } else { (last, traffic) };
@@ -141,12 +141,12 @@ fn flip(study: &Study<'_>, sizes: &Sizes, row: &mut Row) -> Result<(), Error> {
 /// What a router that knows the caches saves at other traffic, with one seed.
 fn gain_at(
     study: &Study<'_>,
-    plain: &'static str,
-    aware: &'static str,
+    plain: Policy,
+    aware: Policy,
     traffic: f64,
     guess: u32,
 ) -> Result<Option<Gain>, Error> {
-    let settings = [plain, aware].map(|router| Setting::plain(router).with_traffic(traffic));
+    let settings = [plain, aware].map(|policy| Setting::plain(policy).with_traffic(traffic));
     let found = fleets(study, &settings, guess, 1)?;
     Ok(found[1].saves(&found[0]))
 }

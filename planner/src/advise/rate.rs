@@ -9,9 +9,9 @@ use forerun_reports::statistics::Sample;
 
 use super::Study;
 use super::advice::{Answer, CONFIDENCE, ReplicaFacts, Row, Signal};
-use super::bench::{Setting, TRAFFIC_MAX};
+use crate::trial::{Setting, TRAFFIC_MAX};
 use super::sizes::{PLAIN, Sizes};
-use super::words::{number, plural};
+use crate::words::{number, plural};
 use crate::error::Error;
 use crate::scenario::EngineArgs;
 
@@ -43,7 +43,7 @@ impl Capacity {
         let seeds = study.bench.seeds.len();
         let mut found = study
             .bench
-            .each(&settings, seeds, |setting, seed| study.bench.most_traffic(setting, 1, seed))?
+            .each(&settings, seeds, |setting, seed| study.bench.most_traffic(setting, &[1], seed))?
             .into_iter();
         let own = found.next().unwrap_or_default();
         let unhindered = found.next().unwrap_or_else(|| own.clone());
@@ -79,7 +79,7 @@ impl Capacity {
         if traffic > 0.0 {
             let rate = traffic * measures.rates.mean_per_s.unwrap_or(0.0);
             let assembled = bench.assemble(&Setting::plain(PLAIN[0]).with_traffic(traffic))?;
-            let summary = bench.run(&assembled, 1, bench.seeds[0])?;
+            let summary = bench.run(&assembled, &[1], bench.seeds[0])?;
             facts.requests_per_s = Some(rate);
             facts.in_flight = summary.e2e_ms.mean.map(|ms| rate * ms / 1000.0);
             facts.users = Some(rate * facts.user_gap_s);
@@ -97,7 +97,7 @@ fn unhindered(study: &Study<'_>) -> Option<EngineArgs> {
     let mut engine = EngineArgs::default();
     if shared {
         let mean = measures.context_tokens.mean.unwrap_or(0.0);
-        let all = mean * bench.requests as f64 / f64::from(subject.block_size);
+        let all = mean * bench.traffic.requests as f64 / f64::from(subject.block_size);
         engine.num_gpu_blocks = Some((f64::from(subject.blocks) + all).min(BLOCKS_MAX) as u32);
     }
     if many {
@@ -164,9 +164,9 @@ fn flip(traffic: f64, sustained: f64) -> Option<String> {
 
 /// The fleets that the policies need.
 fn policies(sizes: &Sizes) -> String {
-    let plain = format!("replicas needed: {} under {}", sizes.plain.range(), sizes.plain.router);
+    let plain = format!("replicas needed: {} under {}", sizes.plain.range(), sizes.plain.policy());
     match &sizes.kv_aware {
-        Some(aware) => format!("{plain}, {} under {}", aware.range(), aware.router),
+        Some(aware) => format!("{plain}, {} under {}", aware.range(), aware.policy()),
         None if sizes.plain.most() == Some(1) => format!("{} is enough", plural(1, "replica")),
         None => plain,
     }

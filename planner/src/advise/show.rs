@@ -3,7 +3,7 @@
 use forerun_reports::document::{Align, Block, Cell, Column, Document, KeyValue, Level, Table};
 
 use super::advice::{Advice, Answer, Gain, Row, Saved};
-use super::words::{number, percent, seconds, tokens};
+use crate::words::{number, percent, seconds, tokens};
 
 impl Advice {
     /// The answer as a document.

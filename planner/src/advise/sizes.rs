@@ -4,22 +4,22 @@ use forerun_reports::summary::Summary;
 
 use super::Study;
 use super::advice::{Gain, Saved};
-use super::bench::{Setting, Size};
+use crate::trial::{Policy, Setting, Size};
 use super::rate::Capacity;
 use crate::error::Error;
 
 /// Policies that need nothing but a load balancer, the cheaper to run first.
-pub(super) const PLAIN: [&str; 2] = ["round-robin", "least-requests"];
+pub(super) const PLAIN: [Policy; 2] = [Policy::RoundRobin, Policy::LeastRequests];
 
 /// Policies that know the caches: llm-d's default with an approximate index, and its exact index of KV events, which
 /// asks more of whoever runs it.
-pub(super) const KV_AWARE: [&str; 2] = ["llm-d-default", "llm-d-precise"];
+pub(super) const KV_AWARE: [Policy; 2] = [Policy::Approximate, Policy::Precise];
 
 /// The fleets of one policy, one for each seed; `None` where no fleet that was tried holds the SLO.
 #[derive(Clone, Debug)]
 pub(super) struct Fleets {
-    /// The policy.
-    pub router: &'static str,
+    /// How the traffic is served.
+    pub setting: Setting,
     sizes: Vec<Option<Size>>,
 }
 
@@ -62,26 +62,31 @@ pub(super) fn fleets(
     seeds: usize,
 ) -> Result<Vec<Fleets>, Error> {
     let sizes = study.bench.each(settings, seeds, |setting, seed| study.bench.least(setting, seed, guess))?;
-    Ok(settings.iter().zip(sizes).map(|(setting, sizes)| Fleets { router: setting.router, sizes }).collect())
+    Ok(settings.iter().zip(sizes).map(|(setting, sizes)| Fleets { setting: setting.clone(), sizes }).collect())
 }
 
 impl Fleets {
+    /// The routing policy.
+    pub(super) fn policy(&self) -> Policy {
+        self.setting.policy
+    }
+
     /// Replicas with each seed; `None` when some seed needs more than was tried.
     pub(super) fn replicas(&self) -> Option<Vec<f64>> {
-        self.sizes.iter().map(|size| size.as_ref().map(|size| f64::from(size.replicas))).collect()
+        self.sizes.iter().map(|size| size.as_ref().map(|size| f64::from(size.total()))).collect()
     }
 
     /// Replicas that hold with every seed.
     pub(super) fn most(&self) -> Option<u32> {
         let all: Option<Vec<u32>> =
-            self.sizes.iter().map(|size| size.as_ref().map(|size| size.replicas)).collect();
+            self.sizes.iter().map(|size| size.as_ref().map(Size::total)).collect();
         all?.into_iter().max()
     }
 
     /// The smallest of the runs' fleets and the largest, in words.
     pub(super) fn range(&self) -> String {
         let sizes: Option<Vec<u32>> =
-            self.sizes.iter().map(|size| size.as_ref().map(|size| size.replicas)).collect();
+            self.sizes.iter().map(|size| size.as_ref().map(Size::total)).collect();
         let ends = sizes.and_then(|sizes| Some((*sizes.iter().min()?, *sizes.iter().max()?)));
         match ends {
             Some((low, high)) if low == high => format!("{high}"),

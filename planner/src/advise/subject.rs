@@ -1,21 +1,14 @@
 //! What is asked about: one replica, the traffic, the SLO, with what the scenario leaves open filled in.
 
 use forerun_sim::catalog::Gpu;
-use forerun_workloads::spec::Loop;
 
-use super::bench::could_exist;
-use super::words::{percent, tokens};
 use crate::assemble::{Assembled, Hardware, assemble};
+use crate::trial::{check_open, complete_slo, could_exist, slo_words};
+use crate::words::{percent, tokens};
 use crate::error::InputError;
 use crate::hardware::{DEFAULT_MODEL, find_model};
 use crate::scenario::read::Loaded;
-use crate::scenario::{EngineArgs, PoolSpec, SloSpec};
-
-/// The SLO of a scenario that has none: what interactive chat is usually asked for.
-const SLO: &str = "ttft=2s,tpot=50ms,attainment=0.95";
-
-/// Share of requests that must be good where the scenario does not say.
-const ATTAINMENT: f64 = 0.95;
+use crate::scenario::{EngineArgs, PoolSpec};
 
 /// Splits that are tried for a model that does not fit one GPU.
 const SPLITS: [u32; 4] = [1, 2, 4, 8];
@@ -112,32 +105,6 @@ impl Subject {
     }
 }
 
-/// Traffic that waits for answers has no rate of its own.
-fn check_open(loaded: &Loaded) -> Result<(), InputError> {
-    let closed = loaded.scenario.workload.as_ref().is_some_and(|spec| !matches!(spec.pacing, Loop::Open));
-    if closed {
-        let why = "`workload.loop`: such traffic is paced by the answers, so it has no rate that a fleet could be too \
-                   small for; leave `loop` out";
-        return Err(InputError::new(why).at(&loaded.name));
-    }
-    Ok(())
-}
-
-/// Without limits on the whole run every fleet would do.
-fn complete_slo(loaded: &mut Loaded, notes: &mut Vec<String>) {
-    let slo = loaded.scenario.slo.get_or_insert_default();
-    if *slo == SloSpec::default() {
-        notes.push(format!("the scenario has no SLO: {SLO} is assumed"));
-        *slo = SLO.parse().unwrap_or_default();
-    }
-    let whole = slo.attainment.is_some() || slo.resolve().is_ok_and(|slo| !slo.aggregate.is_empty());
-    if !whole {
-        notes
-            .push(format!("the SLO has no attainment: {} of the requests must be good", percent(ATTAINMENT)));
-        slo.attainment = Some(ATTAINMENT);
-    }
-}
-
 /// The scenario with one pool of one replica over as many GPUs as it says, or else the fewest that do; how many these
 /// are; the fewest that do.
 fn split(
@@ -170,17 +137,4 @@ fn utilization(pool: &PoolSpec, engine: Option<&EngineArgs>) -> f64 {
     let own = pool.engine.as_ref().and_then(|engine| engine.gpu_memory_utilization);
     let common = engine.and_then(|engine| engine.gpu_memory_utilization);
     own.or(common).unwrap_or(forerun_sim::kv::sizing::GPU_MEMORY_UTILIZATION)
-}
-
-/// The SLO in words, as `--slo` takes it.
-fn slo_words(slo: Option<&SloSpec>) -> String {
-    let Ok(serde_json::Value::Object(map)) = serde_json::to_value(slo) else { return "none".to_owned() };
-    let words = map.iter().map(|(key, value)| match value {
-        serde_json::Value::String(text) => format!("{key} {text}"),
-        serde_json::Value::Number(number) if key == "attainment" => {
-            format!("{key} {}", percent(number.as_f64().unwrap_or(0.0)))
-        }
-        other => format!("{key} {other}"),
-    });
-    words.collect::<Vec<_>>().join(", ")
 }

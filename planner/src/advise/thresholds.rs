@@ -52,11 +52,11 @@ impl Thresholds {
                 return Err(InputError::new(format!("{flag} {value}: {why}")));
             }
         }
-        if !(1.0..=super::bench::TRAFFIC_MAX).contains(&self.growth) {
+        if !(1.0..=crate::trial::TRAFFIC_MAX).contains(&self.growth) {
             return Err(InputError::new(format!(
                 "--growth {}: a multiple of the traffic from 1 to {}",
                 self.growth,
-                super::bench::TRAFFIC_MAX
+                crate::trial::TRAFFIC_MAX
             )));
         }
         let times = [

@@ -3,7 +3,7 @@
 use super::Study;
 use super::advice::{Answer, Kind, Part, Row, Signal, Verdict};
 use super::sizes::{Fleets, Sizes};
-use super::words::{number, percent, plural, seconds};
+use crate::words::{number, percent, plural, seconds};
 
 /// The verdict.
 pub(super) fn of(study: &Study<'_>, sizes: &Sizes, rows: &[Row]) -> Verdict {
@@ -39,7 +39,7 @@ pub(super) fn of(study: &Study<'_>, sizes: &Sizes, rows: &[Row]) -> Verdict {
         replicas,
         gpus: replicas.map(|replicas| replicas * tensor_parallel),
         tensor_parallel,
-        router: fleet.router.to_owned(),
+        router: fleet.policy().name().to_owned(),
         lift: lift(kind, yes(Signal::Bursts).is_some()),
         parts,
     };

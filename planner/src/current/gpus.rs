@@ -43,6 +43,23 @@ const PRODUCTS: [(&str, &str); 7] = [
     ("mi300x", "mi300x"),
 ];
 
+/// Values of the node label `nvidia.com/gpu.product`, as NVIDIA's GPU feature discovery writes them.
+const PRODUCT_LABELS: [(&str, &str); 8] = [
+    ("a100-sxm-40gb", "NVIDIA-A100-SXM4-40GB"),
+    ("a100-sxm-80gb", "NVIDIA-A100-SXM4-80GB"),
+    ("a10g", "NVIDIA-A10G"),
+    ("b200-sxm", "NVIDIA-B200"),
+    ("h100-sxm", "NVIDIA-H100-80GB-HBM3"),
+    ("h200-sxm", "NVIDIA-H200"),
+    ("l4", "NVIDIA-L4"),
+    ("l40s", "NVIDIA-L40S"),
+];
+
+/// The value of the node label `nvidia.com/gpu.product` that selects a GPU of the catalog, where it is known.
+pub(crate) fn product_of(gpu: &str) -> Option<&'static str> {
+    PRODUCT_LABELS.iter().find(|(name, _)| *name == gpu).map(|(_, label)| *label)
+}
+
 /// What a pod says about its GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {

@@ -58,6 +58,7 @@ fn aggregated() -> Verdict {
         kv_cache_dtype: None,
         image: IMAGE.to_owned(),
         serving: Serving::Aggregated(servers(1, 4)),
+        simulated: None,
         router: Some(RouterVerdict { config: CONFIG.to_owned(), kv_events: false, llmd_min: None }),
         tiers: Tiers { cpu_gib: Some(100.0) },
         lora: Some(Lora { max_loras: 4, max_cpu_loras: 16, rank: 16 }),

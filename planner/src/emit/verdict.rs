@@ -29,6 +29,8 @@ pub struct Verdict {
     pub image: String,
     /// What serves.
     pub serving: Serving,
+    /// The scenario that was simulated, as YAML that names the emitted router configuration.
+    pub simulated: Option<String>,
     /// llm-d's router; without one, the model servers stand alone.
     pub router: Option<RouterVerdict>,
     /// KV tiers below the GPU.

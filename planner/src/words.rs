@@ -1,7 +1,7 @@
 //! Numbers in sentences.
 
 /// A number of three significant digits, written out.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if !value.is_finite() {
         return value.to_string();
     }
@@ -15,17 +15,17 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// A share as a whole percentage.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
 /// Tokens in thousands.
-pub(super) fn tokens(count: f64) -> String {
+pub(crate) fn tokens(count: f64) -> String {
     if count < 10_000.0 { format!("{count:.0}") } else { format!("{}k", number((count / 1000.0).round())) }
 }
 
 /// A length of time in the unit that suits it.
-pub(super) fn seconds(value: f64) -> String {
+pub(crate) fn seconds(value: f64) -> String {
     match value {
         v if v < 1.0 => format!("{} ms", number(v * 1000.0)),
         v if v < 120.0 => format!("{} s", number(v)),
@@ -35,7 +35,7 @@ pub(super) fn seconds(value: f64) -> String {
 }
 
 /// `1 replica`, `2 replicas`.
-pub(super) fn plural(count: u32, word: &str) -> String {
+pub(crate) fn plural(count: u32, word: &str) -> String {
     if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
 }
 
