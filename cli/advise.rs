@@ -1,8 +1,10 @@
 //! `forerun advise`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use forerun_planner::advise::{Asked, REQUESTS, Thresholds, advise};
+use forerun_planner::current;
 use forerun_planner::error::Error;
 use forerun_planner::scenario::SloSpec;
 use forerun_planner::scenario::overrides::Override;
@@ -10,6 +12,7 @@ use forerun_planner::scenario::read;
 use forerun_reports::markdown;
 use serde_json::json;
 
+use crate::emit::EmitArgs;
 use crate::output::{ReportFormat, print, print_document};
 use crate::progress::Bar;
 use crate::scenario::ScenarioArgs;
@@ -21,6 +24,7 @@ Examples:
   forerun advise                                       the built-in scenario
   forerun advise --preset azure-conv --model Qwen/Qwen3-14B --gpu h100-sxm --slo ttft=2s,tpot=50ms
   forerun advise --trace conversation.jsonl.gz --model meta-llama/Llama-3.1-70B --gpu h200-sxm
+  forerun advise --preset azure-conv --current examples/current.yaml --emit deploy
   forerun advise fleet.yaml --min-gain 0.25 --format markdown
 
 Exit codes: 0 done; 2 wrong input; 3 a bug.";
@@ -58,6 +62,15 @@ pub(crate) struct Args {
     /// The largest fleet that is tried.
     #[arg(long, value_name = "N", default_value_t = Asked::default().replicas_max)]
     max_replicas: u32,
+    /// GiB of host memory for KV that is tried on each replica.
+    #[arg(long, value_name = "GIB", default_value_t = Thresholds::default().host_memory_gib, allow_negative_numbers = true)]
+    host_memory: f64,
+    /// Kubernetes manifests of what serves today: they stand in place of the scenario's fleet, and are compared with
+    /// the verdict.
+    #[arg(long, value_name = "FILE")]
+    current: Option<PathBuf>,
+    #[command(flatten)]
+    emit: EmitArgs,
     /// How to print the answer.
     #[arg(long, value_enum, default_value_t)]
     format: ReportFormat,
@@ -75,9 +88,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             cooldown_s: args.cooldown,
             cold_start_s: args.cold_start,
             queue_ttl_s: args.queue_ttl,
+            host_memory_gib: args.host_memory,
         },
         requests: args.trial_requests,
         replicas_max: args.max_replicas,
+        current: args.current.as_deref().map(current::read).transpose().map_err(Error::Input)?,
     };
     let bar = Bar::new(None);
     let result = advise(&loaded, &asked, &|progress| bar.show(progress));
@@ -91,6 +106,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             advice.simulation.wall_s = None;
             print(&markdown::render(&advice.to_document()))?;
         }
+    }
+    if let Some(folder) = args.emit.folder.as_deref() {
+        args.emit.tell(&advice.emit(&args.emit.names(), folder)?);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -161,6 +161,18 @@ impl Current {
         }
     }
 
+    /// `loaded` with this fleet in place of its own.
+    #[must_use]
+    pub fn in_place_of(&self, loaded: &Loaded) -> Loaded {
+        let mut loaded = loaded.clone();
+        let scenario = &mut loaded.scenario;
+        scenario.model = self.model.clone().or(scenario.model.take());
+        scenario.dtype = self.dtype.or(scenario.dtype);
+        scenario.kv_cache_dtype = self.kv_cache_dtype.or(scenario.kv_cache_dtype);
+        scenario.pools = Some(self.pools.clone());
+        loaded
+    }
+
     /// The fleet as a scenario without a workload; `base` is where relative paths start.
     #[must_use]
     pub fn to_scenario(&self, base: &Path) -> Loaded {

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use super::Study;
 use super::advice::{Answer, Row, Signal};
-use crate::trial::Setting;
-use super::sizes::{Sizes, fleets, mean};
-use crate::words::percent;
+use super::sizes::{Offer, Sizes, fleets, mean};
 use crate::error::Error;
 use crate::scenario::EngineArgs;
+use crate::trial::{Policy, Setting};
+use crate::words::percent;
 
 /// The row: what is gained if every batch has room for all adapters is the most that any routing of them can gain.
-pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
+pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<(Row, Option<Offer>), Error> {
     let Study { subject, measures, thresholds, .. } = study;
     let distinct = measures.adapters.distinct;
     let within = measures.adapters_together.first();
@@ -36,7 +36,7 @@ pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
         if distinct > 0 {
             row.evidence.push("every batch has room for all of them".to_owned());
         }
-        return Ok(row);
+        return Ok((row, None));
     }
     let waiting =
         mean(sizes.plain.summaries(), |s| Some(s.latency_ms_by_cause.engine_queue_lora? / s.e2e_ms.mean?));
@@ -46,9 +46,11 @@ pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
     }
     let all = u32::try_from(distinct).unwrap_or(u32::MAX).min(subject.max_num_seqs);
     let engine = EngineArgs { max_loras: Some(all), ..EngineArgs::default() };
-    let setting = Setting { engine, ..Setting::plain(sizes.plain.policy()) };
+    let room = Setting { engine, ..Setting::plain(sizes.plain.policy()) };
+    let settings = [room, Setting::plain(Policy::Adapters)];
     let guess = sizes.plain.most().unwrap_or(1);
-    let bound = fleets(study, &[setting], guess, study.bench.seeds.len())?;
+    let mut bound = fleets(study, &settings, guess, study.bench.seeds.len())?;
+    let affinity = bound.pop();
     row.gain = bound[0].saves(&sizes.plain);
     row.answer = match &row.gain {
         Some(gain) => gain.answer(thresholds.min_gain),
@@ -62,9 +64,17 @@ pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
         sizes.plain.range(),
         bound[0].range()
     ));
-    row.evidence.push(
-        "loading adapters takes no time in these runs, and lora-affinity-scorer itself was not simulated"
-            .to_owned(),
-    );
-    Ok(row)
+    let Some(affinity) = affinity else { return Ok((row, None)) };
+    row.evidence.push(format!("{} under {}", affinity.range(), affinity.policy()));
+    let gain = affinity.saves(&sizes.plain);
+    if let Some(gain) = &gain {
+        row.figures.insert("affinity_saves_share".to_owned(), gain.share);
+    }
+    let pays = gain.filter(|gain| gain.answer(thresholds.min_gain) == Answer::Yes);
+    if pays.is_none() && row.answer == Answer::Yes {
+        row.evidence.push("affinity alone does not get it: raise max_loras".to_owned());
+    }
+    let name = "affinity of LoRA adapters to replicas (lora-affinity-scorer)";
+    let offer = pays.map(|gain| Offer { signal: Signal::Adapters, name, fleets: affinity, gain });
+    Ok((row, offer))
 }

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::thresholds::Thresholds;
+use crate::scenario::read::Loaded;
+use crate::trial::Setting;
 
 /// Name of the JSON document.
 pub(super) const SCHEMA: &str = "forerun/advise/v1";
@@ -27,6 +29,8 @@ pub struct Advice {
     pub rows: Vec<Row>,
     /// What one replica can do.
     pub replica: ReplicaFacts,
+    /// What serves today, where a manifest says so.
+    pub today: Option<Today>,
     /// How far the verdict can be trusted.
     pub doubt: Doubt,
     /// What can go wrong in operation.
@@ -39,6 +43,9 @@ pub struct Advice {
     pub warnings: Vec<String>,
     /// The simulations behind the answer.
     pub simulation: Simulation,
+    /// The scenario, completed.
+    #[serde(skip)]
+    pub(crate) loaded: Loaded,
 }
 
 /// A row's answer.
@@ -165,6 +172,39 @@ pub struct Verdict {
     pub parts: Vec<Part>,
     /// Components to run besides the model servers.
     pub lift: Vec<String>,
+    /// The fleet as it was simulated.
+    #[serde(skip)]
+    pub(crate) chosen: Option<Chosen>,
+}
+
+/// A fleet as it was simulated.
+#[derive(Clone, Debug)]
+pub(crate) struct Chosen {
+    /// How it serves.
+    pub setting: Setting,
+    /// Replicas of each part.
+    pub replicas: Vec<u32>,
+}
+
+/// What serves today, on the same traffic.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Today {
+    /// Its name in the manifest.
+    pub name: String,
+    /// Replicas.
+    pub replicas: u32,
+    /// GPUs of all replicas.
+    pub gpus: u32,
+    /// Runs, one for each seed.
+    pub runs: u64,
+    /// Runs of these that held the SLO, each replica asked in turn as a Service does.
+    pub runs_held: u64,
+    /// Mean share of requests within every limit.
+    pub attainment: Option<f64>,
+    /// Mean of the 95th percentile of the time to first token, ms.
+    pub ttft_p95_ms: Option<f64>,
+    /// GPUs that the verdict saves, as a share of today's; negative when it needs more.
+    pub saved: Option<f64>,
 }
 
 /// Kinds of verdicts.
@@ -188,6 +228,8 @@ pub struct Part {
     pub name: String,
     /// What it saves.
     pub gain: Option<Gain>,
+    /// The oldest version of llm-d that has it, where it needs llm-d.
+    pub needs: Option<String>,
 }
 
 /// What one replica can do. Arithmetic on the KV cache's size, and one replica's highest rate by simulation.

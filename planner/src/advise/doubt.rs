@@ -3,13 +3,12 @@
 use forerun_reports::statistics::Sample;
 
 use super::Study;
-use super::advice::{Doubt, Kind, Verdict};
-use crate::trial::{Setting, StepTimes, holds};
-use super::sizes::{KV_AWARE, PLAIN};
+use super::advice::{Chosen, Doubt, Kind, Verdict};
 use super::verdict::headline;
-use crate::words::percent;
 use crate::error::Error;
 use crate::replicate::seeds;
+use crate::trial::{StepTimes, holds};
+use crate::words::percent;
 
 /// Fresh seeds of the last check.
 const FRESH: u32 = 5;
@@ -29,21 +28,37 @@ pub(super) fn of(study: &Study<'_>, verdict: Verdict) -> Result<(Verdict, Doubt)
         if probability >= CONFIDENT || replicas >= study.bench.replicas_max {
             break;
         }
-        let mut larger = verdict.clone();
-        larger.replicas = Some(replicas + 1);
-        larger.gpus = Some((replicas + 1) * verdict.tensor_parallel);
-        if larger.kind == Kind::OneVllm {
-            larger.kind = Kind::PlainReplicas;
-            larger.lift = vec!["a load balancer (a Service is enough for round-robin)".to_owned()];
+        let mut best: Option<(Verdict, Doubt)> = None;
+        for place in 0..verdict.chosen.as_ref().map_or(0, |chosen| chosen.replicas.len()) {
+            let larger = larger(study, &verdict, place);
+            let more = at(study, &larger)?;
+            let least = best.as_ref().map_or(Some(probability), |(_, best)| best.slo_holds);
+            if more.slo_holds > least {
+                best = Some((larger, more));
+            }
         }
-        larger.headline = headline(study, &larger);
-        let more = at(study, &larger)?;
-        if more.slo_holds.is_none_or(|more| more <= probability) {
-            break;
+        match best {
+            Some(better) => (verdict, doubt) = better,
+            None => break,
         }
-        (verdict, doubt) = (larger, more);
     }
     Ok((verdict, doubt))
+}
+
+/// The fleet with one more replica of the part at `place`.
+fn larger(study: &Study<'_>, verdict: &Verdict, place: usize) -> Verdict {
+    let mut larger = verdict.clone();
+    larger.replicas = verdict.replicas.map(|replicas| replicas + 1);
+    larger.gpus = verdict.gpus.map(|gpus| gpus + verdict.tensor_parallel);
+    if let Some(chosen) = &mut larger.chosen {
+        chosen.replicas[place] += 1;
+    }
+    if larger.kind == Kind::OneVllm {
+        larger.kind = Kind::PlainReplicas;
+        larger.lift = vec!["a load balancer (a Service is enough for round-robin)".to_owned()];
+    }
+    larger.headline = headline(study, &larger);
+    larger
 }
 
 /// The doubt about one fleet.
@@ -56,17 +71,15 @@ fn at(study: &Study<'_>, verdict: &Verdict) -> Result<Doubt, Error> {
         step_time_source: error.source.to_owned(),
         ..Doubt::default()
     };
-    let Some(replicas) = verdict.replicas else { return Ok(doubt) };
-    let policy = PLAIN.into_iter().chain(KV_AWARE).find(|policy| policy.name() == verdict.router);
-    let setting = Setting::plain(policy.unwrap_or(PLAIN[0]));
+    let Some(Chosen { setting, replicas }) = &verdict.chosen else { return Ok(doubt) };
     let bench = &study.bench;
     let fresh = fresh_seeds(study);
-    let assembled = bench.assemble(&setting)?;
-    let runs = study.bench.each_seed(&fresh, |seed| bench.run(&assembled, &[replicas], seed))?;
+    let assembled = bench.assemble(setting)?;
+    let runs = study.bench.each_seed(&fresh, |seed| bench.run(&assembled, replicas, seed))?;
     doubt.seeds = fresh.len() as u64;
     doubt.seeds_held = runs.iter().filter(|summary| holds(summary)).count() as u64;
     let few = &fresh[..fresh.len().min(LIMITS)];
-    let limits = study.bench.each_seed(few, |seed| bench.most_slowdown(&setting, &[replicas], seed))?;
+    let limits = study.bench.each_seed(few, |seed| bench.most_slowdown(setting, replicas, seed))?;
     let chances: Vec<f64> = limits.iter().map(|&limit| error.at_most(limit)).collect();
     doubt.step_time_limit = Sample::of(&limits).map(|sample| sample.mean);
     doubt.slo_holds = Sample::of(&chances).map(|sample| sample.mean);

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use super::Study;
 use super::advice::{Answer, Gain, Row, Signal};
-use crate::trial::{Setting, could_exist};
-use super::sizes::{Sizes, fleets, mean};
-use crate::words::{number, percent, tokens};
+use super::rate::SHARING;
+use super::sizes::{Fleets, Offer, Sizes, fleets, mean};
 use crate::error::Error;
+use crate::trial::{Setting, could_exist, host_memory};
+use crate::words::{number, percent, tokens};
 
 /// Splits that are compared, as multiples of the present one.
 const SPLITS: [u32; 2] = [2, 4];
 
 /// The row.
-pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
+pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<(Row, Option<Offer>), Error> {
     let subject = &study.subject;
     let share = subject.weights_share;
     let mut row = Row {
@@ -37,8 +38,9 @@ pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
         figures: BTreeMap::from([("weights_share".to_owned(), share)]),
     };
     pressure(sizes, &mut row);
+    let offered = host_memory_row(study, sizes, &mut row)?;
     if share < study.thresholds.weights_share {
-        return Ok(row);
+        return Ok((row, offered));
     }
     row.answer = Answer::Yes;
     row.evidence.push(match subject.fits {
@@ -61,8 +63,53 @@ pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
         (None, 1) => row.answer = Answer::NotYet,
         (None, _) => {}
     }
-    row.evidence.push("KV cache in host memory and shared stores: not simulated in this version".to_owned());
-    Ok(row)
+    Ok((row, offered))
+}
+
+/// Host memory for KV: would it save GPUs? Only where contexts are asked again, and one replica's cache is too small
+/// for what is shared.
+fn host_memory_row(study: &Study<'_>, sizes: &Sizes, row: &mut Row) -> Result<Option<Offer>, Error> {
+    let Study { subject, measures, thresholds, .. } = study;
+    let seen = measures.prefixes.seen_share.unwrap_or(0.0);
+    let kept = measures.prefixes.hit_share(subject.kv_tokens).unwrap_or(0.0);
+    row.figures.insert("lost_to_cache_size_share".to_owned(), seen - kept);
+    if seen - kept < SHARING {
+        row.evidence.push(format!(
+            "host memory for KV would not help: {} of prompt tokens are asked again and lost to a replica-sized cache",
+            percent((seen - kept).max(0.0))
+        ));
+        return Ok(None);
+    }
+    let gib = thresholds.host_memory_gib;
+    let base = sizes.best();
+    let Some(cpu_tier) = host_memory(gib) else { return Ok(None) };
+    let setting = Setting { cpu_tier: Some(cpu_tier), ..base.setting.clone() };
+    let guess = base.most().unwrap_or(1);
+    let mut found = fleets(study, &[setting], guess, study.bench.seeds.len())?;
+    let with = found.remove(0);
+    let hit_rate = |fleets: &Fleets| mean(fleets.summaries(), |s| s.kv.hit_rate).unwrap_or(f64::NAN);
+    row.evidence.push(format!(
+        "{gib} GiB of host memory for KV on each replica, under {}: {} replicas instead of {}, hit rate {} instead of {}",
+        base.policy(),
+        with.range(),
+        base.range(),
+        percent(hit_rate(&with)),
+        percent(hit_rate(base))
+    ));
+    let Some(gain) = with.saves(base) else { return Ok(None) };
+    row.figures.insert("host_memory_saves_share".to_owned(), gain.share);
+    if gain.answer(thresholds.min_gain) != Answer::Yes {
+        return Ok(None);
+    }
+    row.answer = Answer::Yes;
+    row.gain = Some(gain);
+    let total = with.saves(&sizes.plain).unwrap_or(gain);
+    Ok(Some(Offer {
+        signal: Signal::Memory,
+        name: "KV cache in host memory (OffloadingConnector)",
+        fleets: with,
+        gain: total,
+    }))
 }
 
 /// How much a lack of KV blocks costs in the plain fleet.
@@ -95,7 +142,7 @@ fn wider(study: &Study<'_>, sizes: &Sizes) -> Result<Option<(u32, Gain)>, Error>
         let setting = Setting::plain(sizes.plain.policy()).over(gpus);
         let guess = sizes.plain.most().unwrap_or(1).div_ceil(factor);
         let found = fleets(study, &[setting], guess, study.bench.seeds.len())?;
-        let gain = found[0].saves_with(&sizes.plain, f64::from(factor));
+        let gain = found[0].saves(&sizes.plain);
         if let Some(gain) = gain.filter(|gain| best.as_ref().is_none_or(|(_, best)| gain.share > best.share))
         {
             best = Some((gpus, gain));

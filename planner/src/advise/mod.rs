@@ -5,14 +5,18 @@
 //! |---|---|
 //! | what is asked, and with which SLO and split | `subject` |
 //! | fleets needed by routing policy | `sizes` |
+//! | prefill and decode on replicas of their own | `apart` |
 //! | one row each | `rate`, `prefixes`, `memory`, `adapters`, `bursts` |
+//! | what serves today | `today` |
 //! | the verdict, and what it takes to run it | `verdict` |
 //! | seed noise and model error | `doubt` |
-//! | how it is shown | `show` |
+//! | how it is shown, the files that deploy it | `show`, `deploy` |
 
 mod adapters;
 mod advice;
+mod apart;
 mod bursts;
+mod deploy;
 mod doubt;
 mod memory;
 mod prefixes;
@@ -21,12 +25,13 @@ mod show;
 mod sizes;
 mod subject;
 mod thresholds;
+mod today;
 mod verdict;
 
 use std::time::Instant;
 
 pub use advice::{
-    Advice, Answer, Doubt, Gain, Kind, Part, ReplicaFacts, Row, Saved, Signal, Simulation, Verdict,
+    Advice, Answer, Doubt, Gain, Kind, Part, ReplicaFacts, Row, Saved, Signal, Simulation, Today, Verdict,
 };
 pub use thresholds::Thresholds;
 
@@ -34,12 +39,14 @@ use forerun_sim::time::Span;
 use forerun_workloads::measure::{Measures, Options, measure};
 
 use crate::assemble::Assembled;
+use crate::current::Current;
 use crate::error::{Error, InputError};
 use crate::replicate::{WatchRuns, seeds};
 use crate::scenario::read::Loaded;
-use crate::trial::{Bench, Traffic, WARM_UP};
+use crate::trial::{Bench, Traffic, WARM_UP, nominal_rate};
+use apart::Apart;
 use rate::Capacity;
-use sizes::Sizes;
+use sizes::{Offer, Sizes};
 use subject::Subject;
 
 /// Requests of each trial run when nobody says.
@@ -52,7 +59,7 @@ const REQUESTS_MIN: u64 = 100;
 pub const SEEDS: u32 = 5;
 
 /// What to ask.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Asked {
     /// Where answers turn.
     pub thresholds: Thresholds,
@@ -60,11 +67,13 @@ pub struct Asked {
     pub requests: u64,
     /// The largest fleet that is tried, in replicas.
     pub replicas_max: u32,
+    /// What serves today: it stands in place of the scenario's fleet.
+    pub current: Option<Current>,
 }
 
 impl Default for Asked {
     fn default() -> Self {
-        Self { thresholds: Thresholds::default(), requests: REQUESTS, replicas_max: 128 }
+        Self { thresholds: Thresholds::default(), requests: REQUESTS, replicas_max: 128, current: None }
     }
 }
 
@@ -93,20 +102,39 @@ pub fn advise(loaded: &Loaded, asked: &Asked, watch: WatchRuns<'_>) -> Result<Ad
         let why = "from 1 to 4096 replicas are tried";
         return Err(InputError::new(format!("--max-replicas {}: {why}", asked.replicas_max)).into());
     }
+    let loaded =
+        &asked.current.as_ref().map_or_else(|| loaded.clone(), |current| current.in_place_of(loaded));
     let (subject, assembled) = Subject::new(loaded)?;
     let study = Study::new(subject, &assembled, asked, watch)?;
     let capacity = Capacity::find(&study)?;
     let sizes = Sizes::find(&study, &capacity)?;
-    let rows = vec![
-        rate::row(&study, &capacity, &sizes),
-        prefixes::row(&study, &sizes)?,
-        memory::row(&study, &sizes)?,
-        adapters::row(&study, &sizes)?,
-        bursts::row(&study),
-    ];
-    let verdict = verdict::of(&study, &sizes, &rows);
+    let mut apart = Apart::find(&study, &sizes)?;
+    let rate = rate::row(&study, &capacity, &sizes, apart.as_ref());
+    let prefixes = prefixes::row(&study, &sizes)?;
+    let (memory, host_memory) = memory::row(&study, &sizes)?;
+    let (adapters, affinity) = adapters::row(&study, &sizes)?;
+    let aware = sizes.kv_aware.as_ref().filter(|_| prefixes.answer == Answer::Yes);
+    let aware = aware.zip(prefixes.gain).map(|(fleets, gain)| Offer {
+        signal: Signal::Prefixes,
+        name: "prefix-cache-aware routing by llm-d's endpoint picker",
+        fleets: fleets.clone(),
+        gain,
+    });
+    let min_gain = study.thresholds.min_gain;
+    let apart = apart.as_mut().and_then(|apart| apart.pays.take());
+    let apart = apart.filter(|(_, gain)| gain.answer(min_gain) == Answer::Yes).map(|(fleets, gain)| Offer {
+        signal: Signal::Rate,
+        name: "prefill and decode on replicas of their own",
+        fleets,
+        gain,
+    });
+    let offers: Vec<Offer> = [aware, apart, host_memory, affinity].into_iter().flatten().collect();
+    let rows = vec![rate, prefixes, memory, adapters, bursts::row(&study)];
+    let verdict = verdict::of(&study, &sizes, &rows, &offers);
     let (verdict, doubt) = doubt::of(&study, verdict)?;
+    let today = today::of(&study, asked.current.as_ref(), &verdict)?;
     let mut warnings = study.subject.notes.clone();
+    warnings.extend(asked.current.iter().flat_map(|current| current.notes.clone()));
     warnings.extend(assembled.warnings.clone());
     Ok(Advice {
         schema: advice::SCHEMA,
@@ -114,6 +142,8 @@ pub fn advise(loaded: &Loaded, asked: &Asked, watch: WatchRuns<'_>) -> Result<Ad
         replica: capacity.facts(&study)?,
         hazards: verdict::hazards(&study, &rows),
         not_simulated: verdict::not_simulated(&study),
+        loaded: study.subject.loaded.clone(),
+        today,
         verdict,
         rows,
         doubt,
@@ -158,6 +188,7 @@ impl<'a> Study<'a> {
         let requests = asked.requests.min(measures.requests + measures.warm_up_requests);
         let count = if recorded { 1 } else { assembled.replications.unwrap_or(SEEDS) };
         let seeds = seeds(assembled.seed, count);
+        let rate = nominal_rate(&assembled.workload, rate);
         let traffic = Traffic { rate, span_s: measures.span_s, requests, warm_up: WARM_UP };
         let bench = Bench::new(subject.loaded.clone(), traffic, seeds, asked.replicas_max, watch);
         Ok(Self { subject, measures, bench, thresholds: asked.thresholds, recorded })

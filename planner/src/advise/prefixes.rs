@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::Study;
 use super::advice::{Answer, Gain, Row, Signal};
-use crate::trial::{Policy, Setting};
 use super::rate::SHARING;
 use super::sizes::{Fleets, KV_AWARE, Sizes, fleets, mean};
-use crate::words::{number, percent};
 use crate::error::Error;
+use crate::trial::{Policy, Setting};
+use crate::words::{number, percent};
 
 /// Multiples of the traffic at which the answer is looked for again.
 const STEPS: [f64; 3] = [2.0, 4.0, 8.0];

@@ -9,11 +9,12 @@ use forerun_reports::statistics::Sample;
 
 use super::Study;
 use super::advice::{Answer, CONFIDENCE, ReplicaFacts, Row, Signal};
-use crate::trial::{Setting, TRAFFIC_MAX};
+use super::apart::Apart;
 use super::sizes::{PLAIN, Sizes};
-use crate::words::{number, plural};
 use crate::error::Error;
 use crate::scenario::EngineArgs;
+use crate::trial::{Setting, TRAFFIC_MAX};
+use crate::words::{number, plural};
 
 /// Below this share of prompt tokens seen before, sharing decides nothing.
 pub(super) const SHARING: f64 = 0.05;
@@ -107,7 +108,7 @@ fn unhindered(study: &Study<'_>) -> Option<EngineArgs> {
 }
 
 /// The row.
-pub(super) fn row(study: &Study<'_>, capacity: &Capacity, sizes: &Sizes) -> Row {
+pub(super) fn row(study: &Study<'_>, capacity: &Capacity, sizes: &Sizes, apart: Option<&Apart>) -> Row {
     let sustained = study.sustained();
     let traffic = mean(&capacity.unhindered);
     let answer = match traffic {
@@ -135,6 +136,7 @@ pub(super) fn row(study: &Study<'_>, capacity: &Capacity, sizes: &Sizes) -> Row 
         ));
     }
     evidence.push(policies(sizes));
+    evidence.extend(apart.into_iter().flat_map(|apart| apart.evidence.iter().cloned()));
     Row {
         signal: Signal::Rate,
         answer,

@@ -2,8 +2,8 @@
 
 use forerun_reports::document::{Align, Block, Cell, Column, Document, KeyValue, Level, Table};
 
-use super::advice::{Advice, Answer, Gain, Row, Saved};
-use crate::words::{number, percent, seconds, tokens};
+use super::advice::{Advice, Answer, Gain, Row, Saved, Today};
+use crate::words::{number, percent, plural, seconds, tokens};
 
 impl Advice {
     /// The answer as a document.
@@ -59,13 +59,18 @@ impl Advice {
             let gain = part
                 .gain
                 .map_or_else(|| "the SLO is out of reach without".to_owned(), |gain| gain_words(&gain));
-            KeyValue::new(&format!("{place}."), vec![Cell::text(format!("{}: {gain}", part.name))])
+            let needs =
+                part.needs.as_ref().map_or_else(String::new, |version| format!("; needs llm-d {version}"));
+            KeyValue::new(&format!("{place}."), vec![Cell::text(format!("{}: {gain}{needs}", part.name))])
         });
         rows.extend(parts);
         if !verdict.lift.is_empty() {
             let count = verdict.lift.len();
             let lift = format!("{count} more to run: {}", verdict.lift.join("; "));
             rows.push(KeyValue::new("Lift", vec![Cell::text(lift)]));
+        }
+        if let Some(today) = &self.today {
+            rows.push(KeyValue::new("Today", vec![Cell::text(today_words(today))]));
         }
         rows.push(KeyValue::new("One replica", self.replica_cells()));
         rows
@@ -174,6 +179,26 @@ fn evidence(row: &Row) -> KeyValue {
         sentences.push(format!("the answer turns: {flip}"));
     }
     KeyValue::new(row.signal.label(), vec![Cell::text(sentence(&sentences.join("; ")))])
+}
+
+/// What serves today, in words.
+fn today_words(today: &Today) -> String {
+    let attainment =
+        today.attainment.map_or_else(String::new, |share| format!(", {} of requests good", percent(share)));
+    let saved = match today.saved {
+        Some(saved) if saved > 0.0 => format!("; the verdict saves {} of its GPUs", percent(saved)),
+        Some(saved) if saved < 0.0 => format!("; the verdict needs {} more GPUs", percent(-saved)),
+        Some(_) => "; the verdict has as many GPUs".to_owned(),
+        None => String::new(),
+    };
+    format!(
+        "{}: {} on {} as a Service: the SLO held in {} of {} runs{attainment}{saved}",
+        today.name,
+        plural(today.replicas, "replica"),
+        plural(today.gpus, "GPU"),
+        today.runs_held,
+        today.runs
+    )
 }
 
 /// With a full stop at its end.

@@ -3,10 +3,10 @@
 use forerun_reports::summary::Summary;
 
 use super::Study;
-use super::advice::{Gain, Saved};
-use crate::trial::{Policy, Setting, Size};
+use super::advice::{Gain, Saved, Signal};
 use super::rate::Capacity;
 use crate::error::Error;
+use crate::trial::{Policy, Setting, Size};
 
 /// Policies that need nothing but a load balancer, the cheaper to run first.
 pub(super) const PLAIN: [Policy; 2] = [Policy::RoundRobin, Policy::LeastRequests];
@@ -21,6 +21,8 @@ pub(super) struct Fleets {
     /// How the traffic is served.
     pub setting: Setting,
     sizes: Vec<Option<Size>>,
+    /// GPUs of a replica of each part.
+    each: Vec<u32>,
 }
 
 /// The fleets that each policy needs.
@@ -33,7 +35,27 @@ pub(super) struct Sizes {
     pub other_aware: Option<Fleets>,
 }
 
+/// A part of llm-d that pays, with the fleets that it needs.
+pub(super) struct Offer {
+    /// The row that shows it.
+    pub signal: Signal,
+    /// What it is.
+    pub name: &'static str,
+    /// The fleets.
+    pub fleets: Fleets,
+    /// What it saves over the plain fleet.
+    pub gain: Gain,
+}
+
 impl Sizes {
+    /// The cheapest policy of all.
+    pub(super) fn best(&self) -> &Fleets {
+        match &self.kv_aware {
+            Some(aware) if aware.cost() < self.plain.cost() => aware,
+            _ => &self.plain,
+        }
+    }
+
     /// Searches them.
     pub(super) fn find(study: &Study<'_>, capacity: &Capacity) -> Result<Self, Error> {
         let guess = capacity.replicas_at_least(1.0);
@@ -62,10 +84,17 @@ pub(super) fn fleets(
     seeds: usize,
 ) -> Result<Vec<Fleets>, Error> {
     let sizes = study.bench.each(settings, seeds, |setting, seed| study.bench.least(setting, seed, guess))?;
-    Ok(settings.iter().zip(sizes).map(|(setting, sizes)| Fleets { setting: setting.clone(), sizes }).collect())
+    Ok(settings.iter().zip(sizes).map(|(setting, sizes)| Fleets::of(study, setting, sizes)).collect())
 }
 
 impl Fleets {
+    /// Fleets of `setting`, one for each seed.
+    pub(super) fn of(study: &Study<'_>, setting: &Setting, sizes: Vec<Option<Size>>) -> Self {
+        let own = study.subject.tensor_parallel;
+        let each = setting.parts.iter().map(|part| part.tensor_parallel.unwrap_or(own)).collect();
+        Self { setting: setting.clone(), sizes, each }
+    }
+
     /// The routing policy.
     pub(super) fn policy(&self) -> Policy {
         self.setting.policy
@@ -76,23 +105,52 @@ impl Fleets {
         self.sizes.iter().map(|size| size.as_ref().map(|size| f64::from(size.total()))).collect()
     }
 
+    /// GPUs with each seed; `None` when some seed needs more than was tried.
+    fn gpus(&self) -> Option<Vec<f64>> {
+        let gpus = |size: &Size| {
+            let each = self.each.iter().zip(&size.replicas);
+            each.map(|(gpus, replicas)| f64::from(gpus * replicas)).sum()
+        };
+        self.sizes.iter().map(|size| size.as_ref().map(gpus)).collect()
+    }
+
+    /// GPUs of the fleet that holds with every seed; `None` when there is none.
+    pub(super) fn gpus_of_largest(&self) -> Option<u32> {
+        let largest = self.largest()?;
+        Some(self.each.iter().zip(largest).map(|(gpus, replicas)| gpus * replicas).sum())
+    }
+
+    /// Replicas of each part that hold with every seed.
+    pub(super) fn largest(&self) -> Option<Vec<u32>> {
+        let all: Option<Vec<&Size>> = self.sizes.iter().map(Option::as_ref).collect();
+        let all = all?;
+        Some(
+            (0..self.each.len())
+                .map(|part| all.iter().map(|size| size.replicas[part]).max().unwrap_or(1))
+                .collect(),
+        )
+    }
+
     /// Replicas that hold with every seed.
     pub(super) fn most(&self) -> Option<u32> {
-        let all: Option<Vec<u32>> =
-            self.sizes.iter().map(|size| size.as_ref().map(Size::total)).collect();
+        let all: Option<Vec<u32>> = self.sizes.iter().map(|size| size.as_ref().map(Size::total)).collect();
         all?.into_iter().max()
     }
 
     /// The smallest of the runs' fleets and the largest, in words.
     pub(super) fn range(&self) -> String {
-        let sizes: Option<Vec<u32>> =
-            self.sizes.iter().map(|size| size.as_ref().map(Size::total)).collect();
+        let sizes: Option<Vec<u32>> = self.sizes.iter().map(|size| size.as_ref().map(Size::total)).collect();
         let ends = sizes.and_then(|sizes| Some((*sizes.iter().min()?, *sizes.iter().max()?)));
         match ends {
             Some((low, high)) if low == high => format!("{high}"),
             Some((low, high)) => format!("{low} to {high}"),
             None => "more than was tried".to_owned(),
         }
+    }
+
+    /// Seeds that were tried.
+    pub(super) fn seeds(&self) -> usize {
+        self.sizes.len()
     }
 
     /// The runs that held.
@@ -105,20 +163,10 @@ impl Fleets {
         self.replicas().map_or(f64::INFINITY, |sizes| sizes.iter().sum())
     }
 
-    /// The share of GPUs that `self` saves, where each replica of both has the same number of them: pair by pair.
-    /// `None` when either was not found.
+    /// The share of GPUs that `self` saves: pair by pair. `None` when either was not found.
     pub(super) fn saves(&self, plain: &Self) -> Option<Gain> {
-        self.saves_with(plain, 1.0)
-    }
-
-    /// The same when each of our replicas has `weight` times as many GPUs.
-    pub(super) fn saves_with(&self, plain: &Self, weight: f64) -> Option<Gain> {
-        let shares: Vec<f64> = self
-            .replicas()?
-            .iter()
-            .zip(plain.replicas()?)
-            .map(|(own, plain)| 1.0 - own * weight / plain)
-            .collect();
+        let pairs = self.gpus()?.into_iter().zip(plain.gpus()?);
+        let shares: Vec<f64> = pairs.map(|(own, plain)| 1.0 - own / plain).collect();
         Gain::of_pairs(Saved::Gpus, &shares)
     }
 }

@@ -3,12 +3,12 @@
 use forerun_sim::catalog::Gpu;
 
 use crate::assemble::{Assembled, Hardware, assemble};
-use crate::trial::{check_open, complete_slo, could_exist, slo_words};
-use crate::words::{percent, tokens};
 use crate::error::InputError;
 use crate::hardware::{DEFAULT_MODEL, find_model};
 use crate::scenario::read::Loaded;
 use crate::scenario::{EngineArgs, PoolSpec};
+use crate::trial::{check_open, complete_slo, could_exist, slo_words};
+use crate::words::{percent, tokens};
 
 /// Splits that are tried for a model that does not fit one GPU.
 const SPLITS: [u32; 4] = [1, 2, 4, 8];

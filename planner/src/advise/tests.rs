@@ -111,3 +111,21 @@ fn traffic_that_waits_for_answers_and_impossible_thresholds_are_refused() {
     let few = "workload: {preset: azure-conv, requests: 20}";
     assert!(refused(few, &Asked::default()).contains("at least 100"));
 }
+
+#[test]
+fn todays_deployment_is_the_baseline() {
+    let manifest = include_str!("../../../examples/current.yaml");
+    let scenario = parse("workload: {preset: azure-conv, rate: 2, requests: 400}", &[]).unwrap();
+    let loaded = Loaded { scenario, base: "".into(), name: "test".into() };
+    let current = Some(crate::current::parse(manifest).unwrap());
+    let asked = Asked { requests: 200, replicas_max: 8, current, ..Asked::default() };
+    let advice = advise(&loaded, &asked, &|_| ControlFlow::Continue(())).unwrap();
+    let today = advice.today.as_ref().unwrap();
+    assert_eq!(
+        (today.name.as_str(), today.replicas, today.gpus, today.runs_held),
+        ("chat", 3, 6, today.runs)
+    );
+    assert!(today.saved.unwrap() > 0.5, "one replica of two GPUs is enough: {today:?}");
+    assert!(advice.about[0].contains("Qwen/Qwen3-14B on 2 x h100-sxm"), "{}", advice.about[0]);
+    assert!(advice.warnings.iter().any(|note| note.contains("--enforce-eager")));
+}

@@ -20,6 +20,8 @@ pub struct Thresholds {
     pub cold_start_s: f64,
     /// How long the router holds a request while there is no replica, seconds.
     pub queue_ttl_s: f64,
+    /// Host memory for KV that is tried, GiB for each replica.
+    pub host_memory_gib: f64,
 }
 
 impl Default for Thresholds {
@@ -36,6 +38,8 @@ impl Default for Thresholds {
             cold_start_s: 277.8,
             // EPP's noEndpointRequestTTL.
             queue_ttl_s: 60.0,
+            // What a server of eight GPUs and 2 TiB has for each of them, with as much left.
+            host_memory_gib: 100.0,
         }
     }
 }
@@ -57,6 +61,12 @@ impl Thresholds {
                 "--growth {}: a multiple of the traffic from 1 to {}",
                 self.growth,
                 crate::trial::TRAFFIC_MAX
+            )));
+        }
+        if !(0.1..=65_536.0).contains(&self.host_memory_gib) {
+            return Err(InputError::new(format!(
+                "--host-memory {}: GiB for each replica, from 0.1 to 65536",
+                self.host_memory_gib
             )));
         }
         let times = [

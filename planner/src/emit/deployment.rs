@@ -166,12 +166,65 @@ fn simulated(loaded: &Loaded, routed: bool) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
+    use crate::assemble::{Assembled, assemble};
+    use crate::lint::{Pods, Surroundings, lint_file};
+    use crate::scenario::read::{Origin, parse, read};
+    use crate::simulate::simulate;
+    use crate::trial::Policy;
 
     #[test]
     fn releases_are_named_after_the_model() {
         assert_eq!(release("meta-llama/Llama-3.1-8B"), "llama-3-1-8b");
         assert_eq!(release("models/own.json"), "own");
         assert_eq!(release("///"), "llm");
+    }
+
+    #[test]
+    fn what_is_emitted_runs_again_as_it_was_simulated_and_has_no_known_hazard() {
+        let folder = tempfile::tempdir().unwrap();
+        let loaded =
+            |text: &str| Loaded { scenario: parse(text, &[]).unwrap(), base: "".into(), name: "test".into() };
+        let scenario = loaded(include_str!("../../scenarios/signals/prefix.yaml"));
+        for setting in [
+            Setting::plain(Policy::Approximate),
+            Setting::plain(Policy::Precise),
+            Setting::apart(None, None),
+            Setting::plain(Policy::LeastRequests),
+        ] {
+            let replicas = vec![2; setting.parts.len()];
+            let mut scenario = scenario.clone();
+            if let Some(workload) = &mut scenario.scenario.workload {
+                workload.requests = Some(1500);
+            }
+            let deployment = Deployment {
+                loaded: &scenario,
+                setting: &setting,
+                replicas: &replicas,
+                predicted: Vec::new(),
+                hazards: Vec::new(),
+                autoscaling: None,
+                today: None,
+            };
+            let verdict = deployment.verdict(&Names::default()).unwrap();
+            let paths = super::super::write(&verdict, folder.path()).unwrap();
+            let again = read(Origin::File(&folder.path().join("forerun.yaml")), &[]).unwrap();
+            let run = |assembled: &Assembled| {
+                let mut summary =
+                    simulate(assembled, None, &mut |_| ControlFlow::Continue(())).unwrap().without_wall();
+                (summary.about, summary.warnings) = (Vec::new(), Vec::new());
+                summary
+            };
+            let first = run(&setting.assemble(&scenario, &replicas).unwrap());
+            assert_eq!(first, run(&assemble(&again).unwrap()), "{}", setting.policy);
+            if let Some(path) = paths.iter().find(|path| path.ends_with("epp-config.yaml")) {
+                let surroundings =
+                    Surroundings { pods: Pods::of(&again).unwrap(), ..Surroundings::default() };
+                let report = lint_file(path, &surroundings).unwrap();
+                assert!(report.findings.is_empty(), "{}: {:?}", setting.policy, report.findings);
+            }
+        }
     }
 }

@@ -60,6 +60,33 @@ fn planted_regressions_are_caught_and_an_improvement_passes() {
 }
 
 #[test]
+fn a_scorer_that_herds_and_an_index_that_forgets_are_caught() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, load: u32, prefix: u32, blocks: u32| {
+        let path = folder.path().join(name);
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: approx-prefix-cache-producer\n  \
+             parameters: {{autoTune: false, blockSizeTokens: 64, lruCapacityPerServer: {blocks}}}\n- type: \
+             prefix-cache-scorer\n- type: queue-scorer\n- type: max-score-picker\nschedulingProfiles:\n- name: default\n  \
+             plugins:\n  - {{pluginRef: prefix-cache-scorer, weight: {prefix}}}\n  - {{pluginRef: queue-scorer, weight: \
+             {load}}}\n  - {{pluginRef: max-score-picker}}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    // One prefix that all share: whoever has it is asked, unless load counts as well.
+    let fleet = FLEET.replace("groups: 40, tokens: 3000", "groups: 3, tokens: 3000, zipf: 2");
+    let good = file("good.yaml", 2, 3, 5000);
+    let balanced = baseline(&fleet.replace("{preset: least-requests}", &format!("{{epp: {good}}}")));
+    assert!(changed(&balanced, &format!("router.epp={good}")).unwrap().passes());
+    let herding = changed(&balanced, &format!("router.epp={}", file("herd.yaml", 1, 100, 5000))).unwrap();
+    assert_eq!(herding.outcome, Outcome::Worse, "{}", herding.headline());
+    let sharing = baseline(&FLEET.replace("{preset: least-requests}", &format!("{{epp: {good}}}")));
+    let forgets = changed(&sharing, &format!("router.epp={}", file("forget.yaml", 2, 3, 60))).unwrap();
+    assert_eq!(forgets.outcome, Outcome::Worse, "{}", forgets.headline());
+}
+
+#[test]
 fn nothing_changed_passes_a_hundred_times_of_a_hundred() {
     for seed in 0..100 {
         let small = FLEET.replace("requests: 1500", "requests: 60").replace("10s", "1s");

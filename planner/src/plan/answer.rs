@@ -144,14 +144,19 @@ pub struct StepTimesDoubt {
     pub limit: Option<f64>,
     /// Probability that it holds.
     pub slo_holds: Option<f64>,
+    /// The cheapest fleet of the same kind that holds with step times that 90 % of servers do not exceed.
+    pub fleet_90: Option<String>,
+    /// Its price, US dollars an hour.
+    pub usd_per_hour_90: Option<f64>,
 }
 
 /// A kind of fleet that was left out.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Rejected {
-    /// Which.
+    /// The fleet that decided: the cheapest of its kind that held, or else the dearest that did not; the kind where
+    /// nothing was run.
     pub kind: String,
-    /// The price of its cheapest fleet that held where it was left out, US dollars an hour; null when none was found.
+    /// Its price, US dollars an hour; null where nothing was run.
     pub usd_per_hour: Option<f64>,
     /// Why.
     pub why: String,

@@ -55,10 +55,11 @@ pub(super) fn varied(
     let best: Vec<Candidate> = standings.sized.iter().take(VARIED).cloned().collect();
     for sized in best {
         let shapes: Vec<Shape> = variants(&sized.shape, asked).collect();
-        let shapes = shapes.into_iter().filter(|shape| bench.assemble(&shape.setting).is_ok()).map(|mut shape| {
-            shape.space.guess.clone_from(&sized.replicas);
-            shape
-        });
+        let shapes =
+            shapes.into_iter().filter(|shape| bench.assemble(&shape.setting).is_ok()).map(|mut shape| {
+                shape.space.guess.clone_from(&sized.replicas);
+                shape
+            });
         // Only what is cheaper is worth another argument.
         better.extend(round(bench, runs, shapes.collect(), 1.0, sized.cost(), standings, true)?);
     }
@@ -66,7 +67,8 @@ pub(super) fn varied(
 }
 
 fn variants<'a>(shape: &'a Shape, asked: &'a Asked) -> impl Iterator<Item = Shape> + 'a {
-    let engine = |engine: EngineArgs| Setting { engine: engine.or(&shape.setting.engine), ..shape.setting.clone() };
+    let engine =
+        |engine: EngineArgs| Setting { engine: engine.or(&shape.setting.engine), ..shape.setting.clone() };
     let batches = asked.batch_tokens.iter().map(move |&tokens| {
         let args = EngineArgs { max_num_batched_tokens: Some(tokens), ..EngineArgs::default() };
         shape.changed(engine(args), format!("max_num_batched_tokens {tokens}"))
@@ -88,27 +90,42 @@ fn variants<'a>(shape: &'a Shape, asked: &'a Asked) -> impl Iterator<Item = Shap
 ///
 /// # Errors
 /// As those of the simulation.
-pub(super) fn sensitivity(bench: &Bench<'_>, runs: &Runs, fleet: &Candidate) -> Result<Vec<Sensitivity>, Error> {
+pub(super) fn sensitivity(
+    bench: &Bench<'_>,
+    runs: &Runs,
+    fleet: &Candidate,
+) -> Result<Vec<Sensitivity>, Error> {
     bench.in_parallel(QUESTIONS.len(), |index| {
         let (change, question) = &QUESTIONS[index];
-        let mut shape = question.of(&fleet.shape);
-        shape.space.guess.clone_from(&fleet.replicas);
-        // Closed-form bounds are of the traffic as it is.
-        shape.space.least_first = 1;
-        let seed = bench.seeds[0];
-        let holds = runs.run(bench, &shape, &fleet.replicas, seed)?.holds;
-        let found = shape.space.cheapest(f64::INFINITY, &|others| (1, shape.range(others).1), &mut |replicas| {
-            let trial = runs.run(bench, &shape, replicas, seed)?;
-            Ok(trial.holds.then_some(()))
-        })?;
-        let found = found.map(|(replicas, ())| replicas);
+        let shape = question.of(&fleet.shape);
+        let holds = runs.run(bench, &shape, &fleet.replicas, bench.seeds[0])?.holds;
+        let found = resized(bench, runs, shape, &fleet.replicas)?;
         Ok(Sensitivity {
             change: (*change).to_owned(),
             holds,
-            usd_per_hour: found.as_ref().map(|replicas| shape.space.cost(replicas)),
-            fleet: found.map(|replicas| shape.name(&replicas)),
+            usd_per_hour: found.as_ref().map(|(_, cost)| *cost),
+            fleet: found.map(|(name, _)| name),
         })
     })
+}
+
+/// The cheapest fleet of this kind, near so many replicas: its name and its price.
+fn resized(
+    bench: &Bench<'_>,
+    runs: &Runs,
+    shape: Shape,
+    near: &[u32],
+) -> Result<Option<(String, f64)>, Error> {
+    let mut shape = shape;
+    shape.space.guess = near.to_vec();
+    // Closed-form bounds are of the traffic as it is.
+    shape.space.least_first = 1;
+    let found =
+        shape.space.cheapest(f64::INFINITY, &|others| (1, shape.range(others).1), &mut |replicas| {
+            let trial = runs.run(bench, &shape, replicas, bench.seeds[0])?;
+            Ok(trial.holds.then_some(()))
+        })?;
+    Ok(found.map(|(replicas, ())| (shape.name(&replicas), shape.space.cost(&replicas))))
 }
 
 /// The multiple of the traffic up to which the fleet holds, at most 4.
@@ -128,13 +145,18 @@ pub(super) fn headroom(bench: &Bench<'_>, runs: &Runs, fleet: &Candidate) -> Res
 /// As those of the simulation.
 pub(super) fn step_times(bench: &Bench<'_>, runs: &Runs, fleet: &Candidate) -> Result<StepTimesDoubt, Error> {
     let assembled = bench.assemble(&fleet.shape.setting)?;
-    let errors = assembled.cost_models.iter().map(|model| (model.grade.clone(), StepTimes::of(&model.grade, &model.gpu)));
+    let errors = assembled
+        .cost_models
+        .iter()
+        .map(|model| (model.grade.clone(), StepTimes::of(&model.grade, &model.gpu)));
     let worst = errors.max_by(|(_, a), (_, b)| a.deviation.total_cmp(&b.deviation));
     let Some((grade, error)) = worst else { return Ok(StepTimesDoubt::default()) };
     let limit = largest(1.05, 0.5, 2.0, 1.15, |slowdown| {
         let setting = Setting { slowdown, ..fleet.shape.setting.clone() };
         Ok(runs.run_setting(bench, &setting, &fleet.replicas, bench.seeds[0])?.holds)
     })?;
+    let bad = Question { traffic: 1.0, slowdown: error.quantile_90(), answers: 1.0 }.of(&fleet.shape);
+    let sure = resized(bench, runs, bad, &fleet.replicas)?;
     Ok(StepTimesDoubt {
         grade,
         median: error.median,
@@ -142,5 +164,7 @@ pub(super) fn step_times(bench: &Bench<'_>, runs: &Runs, fleet: &Candidate) -> R
         source: error.source.to_owned(),
         limit: Some(limit),
         slo_holds: Some(error.at_most(limit)),
+        usd_per_hour_90: sure.as_ref().map(|(_, cost)| *cost),
+        fleet_90: sure.map(|(name, _)| name),
     })
 }

@@ -110,7 +110,11 @@ impl Asked {
             return wrong("--confidence", &self.confidence, "from 0.5 to below 1, for example 0.95");
         }
         if !(1..=4096).contains(&self.replicas_max) {
-            return wrong("--max-replicas", &self.replicas_max, "from 1 to 4096 replicas of a kind are tried");
+            return wrong(
+                "--max-replicas",
+                &self.replicas_max,
+                "from 1 to 4096 replicas of a kind are tried",
+            );
         }
         if self.survive > 64 {
             return wrong("--survive", &self.survive, "at most 64 replicas of each kind are kept in reserve");
@@ -139,6 +143,9 @@ pub(super) fn policy(name: &str) -> Result<Policy, InputError> {
     Policy::ALL.into_iter().find(|policy| policy.name() == name).ok_or_else(|| {
         let known = Policy::ALL.map(Policy::name);
         let hint = crate::error::hint(name, known);
-        InputError::new(format!("--policies {name}: there is no such policy{hint}; known: {}", known.join(", ")))
+        InputError::new(format!(
+            "--policies {name}: there is no such policy{hint}; known: {}",
+            known.join(", ")
+        ))
     })
 }

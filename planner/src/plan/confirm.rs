@@ -115,7 +115,8 @@ fn larger(sized: &Candidate) -> impl Iterator<Item = Candidate> {
         replicas[place] += 1;
         let (last, others) = replicas.split_last()?;
         let within = replicas.iter().zip(&sized.shape.space.most).all(|(count, most)| count <= most);
-        (within && *last <= sized.shape.range(others).1).then(|| Candidate { replicas: replicas.clone(), ..sized.clone() })
+        (within && *last <= sized.shape.range(others).1)
+            .then(|| Candidate { replicas: replicas.clone(), ..sized.clone() })
     })
 }
 

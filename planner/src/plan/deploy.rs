@@ -16,10 +16,13 @@ impl Plan {
     /// When there is no fleet, files are not made for its kind, or one cannot be written.
     pub fn emit(&self, names: &Names, folder: &Path) -> Result<Vec<PathBuf>, Error> {
         let (Some(fleet), Some(chosen)) = (&self.fleet, &self.chosen) else {
-            return Err(InputError::new("--emit: no fleet is shown to hold the SLO: nothing is written").into());
+            return Err(
+                InputError::new("--emit: no fleet is shown to hold the SLO: nothing is written").into()
+            );
         };
         let mut predicted = Vec::new();
-        let mut predict = |name: &str, value: String| predicted.push(Prediction { name: name.to_owned(), value });
+        let mut predict =
+            |name: &str, value: String| predicted.push(Prediction { name: name.to_owned(), value });
         let figures = &fleet.figures;
         if let Some(ms) = figures.ttft_p95_ms {
             predict("TTFT p95", format!("{} ms", number(ms)));

@@ -37,10 +37,10 @@ use crate::error::{Error, InputError};
 use crate::replicate::{WatchRuns, seeds};
 use crate::scenario::Role;
 use crate::scenario::read::Loaded;
-use crate::trial::{Bench, Traffic, WARM_UP, check_open, complete_slo, slo_words};
+use crate::trial::{Bench, Traffic, WARM_UP, check_open, complete_slo, nominal_rate, slo_words};
 use answer::Chosen;
 use bound::Load;
-use race::{RUNGS, REQUESTS_MIN, Rung, Candidate, Standings, race};
+use race::{Candidate, REQUESTS_MIN, RUNGS, Rung, Standings, race};
 use runs::Runs;
 
 /// Share of the longest runs that warms the fleet up, where the scenario does not say.
@@ -54,6 +54,8 @@ struct Question {
     loaded: Loaded,
     measures: Measures,
     recorded: bool,
+    /// Requests per second that the traffic is made with.
+    rate: f64,
     about: Vec<String>,
     warnings: Vec<String>,
     tpot_s: Option<f64>,
@@ -109,7 +111,13 @@ pub fn plan(loaded: &Loaded, asked: &Asked, watch: WatchRuns<'_>) -> Result<Plan
         pareto: pareto(&standings, fleet.as_ref()),
         sensitivity,
         headroom,
-        peak_to_mean: question.measures.rates.bins.iter().find(|bin| bin.seconds == 60).and_then(|bin| bin.peak_to_mean),
+        peak_to_mean: question
+            .measures
+            .rates
+            .bins
+            .iter()
+            .find(|bin| bin.seconds == 60)
+            .and_then(|bin| bin.peak_to_mean),
         step_times,
         gpu_hour_usd: found.prices,
         price_sources: found.price_sources,
@@ -158,11 +166,13 @@ impl Question {
             format!("SLO: {}.", slo_words(loaded.scenario.slo.as_ref())),
         ];
         if loaded.scenario.pools.as_ref().is_some_and(|pools| pools.len() > 1) {
-            warnings.push("the first pool is the pattern of all replicas; the others are left out".to_owned());
+            warnings
+                .push("the first pool is the pattern of all replicas; the others are left out".to_owned());
         }
         warnings.extend(workload.warnings.clone());
         let recorded = workload.is_recorded();
-        Ok(Self { measures, recorded, about, warnings, tpot_s: tpot_limit_s(&slo), loaded })
+        let rate = nominal_rate(&workload, measures.rates.mean_per_s.unwrap_or(1.0));
+        Ok(Self { measures, recorded, rate, about, warnings, tpot_s: tpot_limit_s(&slo), loaded })
     }
 
     /// Runs of each round's length.
@@ -174,12 +184,7 @@ impl Question {
             // As a share of the runs; what would leave nothing is a mistake in the scenario.
             (own.0.as_secs_f64() / measures.span_s.max(1e-9)).min(0.9)
         });
-        let traffic = Traffic {
-            rate: measures.rates.mean_per_s.unwrap_or(1.0),
-            span_s: measures.span_s,
-            requests: all,
-            warm_up,
-        };
+        let traffic = Traffic { rate: self.rate, span_s: measures.span_s, requests: all, warm_up };
         let seed = self.loaded.scenario.run.as_ref().and_then(|run| run.seed).unwrap_or(1);
         let bench = Bench::new(self.loaded.clone(), traffic, vec![seed], asked.replicas_max, watch);
         let shorter = RUNGS.iter().filter(|rung| rung.part > 1 && all / rung.part >= REQUESTS_MIN);
@@ -265,10 +270,11 @@ fn by_roles(asked: &Asked, standings: &Standings, chosen: Option<&confirm::Asked
     let why_not = |apart: bool| {
         let same = standings.beaten.iter().filter(|beaten| beaten.apart == apart);
         let nearest = same.min_by(|a, b| {
-            let cost = |beaten: &race::Beaten| beaten.usd_per_hour.unwrap_or(f64::INFINITY);
+            let cost =
+                |beaten: &race::Beaten| beaten.usd_per_hour.filter(|_| beaten.held).unwrap_or(f64::INFINITY);
             cost(a).total_cmp(&cost(b))
         });
-        nearest.map(|beaten| format!("{}: {}", beaten.kind, beaten.why))
+        nearest.map(|beaten| format!("{}: {}", beaten.tried.as_ref().unwrap_or(&beaten.kind), beaten.why))
     };
     let each = ways.into_iter().map(|apart| {
         let fleet = best(apart);
@@ -307,7 +313,7 @@ fn rejected(
 ) -> Vec<Rejected> {
     let impossible = impossible.into_iter().map(|(kind, why)| Rejected { kind, usd_per_hour: None, why });
     let beaten = standings.beaten.iter().map(|beaten| Rejected {
-        kind: beaten.kind.clone(),
+        kind: beaten.tried.clone().unwrap_or_else(|| beaten.kind.clone()),
         usd_per_hour: beaten.usd_per_hour,
         why: beaten.why.clone(),
     });

@@ -57,7 +57,11 @@ pub(super) struct Beaten {
     pub kind: String,
     /// Whether prefill and decode were apart.
     pub apart: bool,
-    /// The price of the cheapest fleet of it that held, if one was found.
+    /// The fleet that decided, in words: the cheapest that held, or else the dearest that did not.
+    pub tried: Option<String>,
+    /// Whether it held.
+    pub held: bool,
+    /// Its price.
     pub usd_per_hour: Option<f64>,
     /// Why.
     pub why: String,
@@ -78,7 +82,11 @@ pub(super) struct Standings {
 ///
 /// # Errors
 /// As those of the simulation.
-pub(super) fn race(benches: &[(Rung, Bench<'_>)], runs: &Runs, shapes: Vec<Shape>) -> Result<Standings, Error> {
+pub(super) fn race(
+    benches: &[(Rung, Bench<'_>)],
+    runs: &Runs,
+    shapes: Vec<Shape>,
+) -> Result<Standings, Error> {
     let mut standings = Standings::default();
     let mut going = shapes;
     for (place, (rung, bench)) in benches.iter().enumerate() {
@@ -98,12 +106,10 @@ pub(super) fn race(benches: &[(Rung, Bench<'_>)], runs: &Runs, shapes: Vec<Shape
                 standings.beaten.push(Beaten {
                     kind: candidate.shape.kind(),
                     apart: candidate.shape.is_apart(),
+                    tried: Some(candidate.shape.name(&candidate.replicas)),
+                    held: true,
                     usd_per_hour: Some(candidate.cost()),
-                    why: format!(
-                        "{} USD/h {part}, the best {} USD/h",
-                        number(candidate.cost()),
-                        number(best)
-                    ),
+                    why: format!("dearer {part} than {} USD/h", number(best)),
                 });
             }
         }
@@ -151,10 +157,12 @@ pub(super) fn round(
                     best = best.min(found.cost());
                     all.push(found);
                 }
-                Err(why) => standings.beaten.push(Beaten {
+                Err((tried, why)) => standings.beaten.push(Beaten {
                     kind: shape.kind(),
                     apart: shape.is_apart(),
-                    usd_per_hour: None,
+                    usd_per_hour: tried.as_ref().map(|(_, cost)| *cost),
+                    tried: tried.map(|(name, _)| name),
+                    held: false,
                     why,
                 }),
             }
@@ -165,7 +173,8 @@ pub(super) fn round(
 
 /// What sizing one kind found.
 struct Sizing {
-    found: Result<Candidate, String>,
+    /// Or the dearest fleet that missed, with its price, and why there is none.
+    found: Result<Candidate, (Option<(String, f64)>, String)>,
     held: Vec<Candidate>,
 }
 
@@ -178,7 +187,7 @@ fn size(bench: &Bench<'_>, runs: &Runs, shape: &Shape, budget: f64) -> Result<Si
             number(least),
             number(budget)
         );
-        return Ok(Sizing { found: Err(why), held: Vec::new() });
+        return Ok(Sizing { found: Err((None, why)), held: Vec::new() });
     }
     let (mut dearest_miss, mut held): (Option<(f64, Vec<u32>, Trial)>, _) = (None, Vec::new());
     let found = shape.space.cheapest(budget, &|others| shape.range(others), &mut |replicas| {
@@ -195,10 +204,10 @@ fn size(bench: &Bench<'_>, runs: &Runs, shape: &Shape, budget: f64) -> Result<Si
     })?;
     let found = match (found, dearest_miss) {
         (Some((replicas, trial)), _) => Ok(Candidate { shape: shape.clone(), replicas, trial }),
-        (None, Some((cost, replicas, trial))) => {
-            Err(format!("{} ({} USD/h): {}", shape.name(&replicas), number(cost), trial.tightest()))
+        (None, Some((cost, replicas, trial))) => Err((Some((shape.name(&replicas), cost)), trial.tightest())),
+        (None, None) => {
+            Err((None, format!("no number of its replicas costs less than {} USD/h", number(budget))))
         }
-        (None, None) => Err(format!("no number of its replicas costs less than {} USD/h", number(budget))),
     };
     Ok(Sizing { found, held })
 }

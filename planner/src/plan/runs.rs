@@ -79,7 +79,9 @@ fn margin(check: &SloCheck) -> f64 {
         SloFigures::Latency { limit_ms, actual_ms } => {
             actual_ms.map_or(-1.0, |actual| (limit_ms - actual) / limit_ms.max(1e-9))
         }
-        SloFigures::Share { limit_share, actual_share } => actual_share.map_or(-1.0, |actual| actual - limit_share),
+        SloFigures::Share { limit_share, actual_share } => {
+            actual_share.map_or(-1.0, |actual| actual - limit_share)
+        }
     }
 }
 
@@ -154,7 +156,8 @@ impl Runs {
     ) -> Result<Trial, Error> {
         let scenario = bench.scenario(setting, replicas).scenario;
         let scenario = serde_json::to_string(&scenario).map_err(|e| Error::Internal(e.to_string()))?;
-        let key = format!("{} seed {seed} answers {} {} {scenario}", setting.policy, setting.answers, self.traffic);
+        let key =
+            format!("{} seed {seed} answers {} {} {scenario}", setting.policy, setting.answers, self.traffic);
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(trial) = lock().runs.get(&key) {
             return Ok(trial.clone());

@@ -86,28 +86,59 @@ impl Shape {
 
     /// A fleet of this kind in words.
     pub(super) fn name(&self, replicas: &[u32]) -> String {
-        let parts = self.setting.parts.iter().zip(replicas).map(|(part, count)| {
-            let count = count + self.space.spare;
-            let role = match part.role {
-                Some(Role::Prefill) => " prefill",
-                Some(Role::Decode) => " decode",
-                _ => "",
-            };
-            format!("{count}{role} x {}", part_name(part))
-        });
-        let changes = if self.changes.is_empty() { String::new() } else { format!(", {}", self.changes) };
-        format!("{}, {}{changes}", parts.collect::<Vec<_>>().join(" + "), self.setting.policy)
+        let counts: Vec<String> =
+            replicas.iter().map(|count| format!("{} ", count + self.space.spare)).collect();
+        self.words(&counts)
     }
 
     /// The kind in words, without numbers.
     pub(super) fn kind(&self) -> String {
-        let parts = self.setting.parts.iter().map(|part| match part.role {
-            Some(Role::Prefill) => format!("prefill {}", part_name(part)),
-            Some(Role::Decode) => format!("decode {}", part_name(part)),
-            _ => part_name(part),
-        });
-        let changes = if self.changes.is_empty() { String::new() } else { format!(", {}", self.changes) };
-        format!("{}, {}{changes}", parts.collect::<Vec<_>>().join(" + "), self.setting.policy)
+        self.words(&vec![String::new(); self.setting.parts.len()])
+    }
+
+    fn words(&self, counts: &[String]) -> String {
+        let parts = &self.setting.parts;
+        let role = |part: &Part| match part.role {
+            Some(Role::Prefill) => "prefill ",
+            Some(Role::Decode) => "decode ",
+            _ => "",
+        };
+        let gpu = |part: &Part| part.gpu.clone().unwrap_or_default();
+        let split = |part: &Part| match part.tensor_parallel.unwrap_or(1) {
+            1 => String::new(),
+            gpus => format!("TP {gpus} "),
+        };
+        let fleet = match (parts.as_slice(), counts) {
+            // What both have in common is said once.
+            ([one, other], [first, last]) if self.is_apart() && one.gpu == other.gpu => {
+                let same = one.tensor_parallel == other.tensor_parallel;
+                let each = |part: &Part| if same { String::new() } else { split(part) };
+                let common = if same { split(one) } else { String::new() };
+                format!(
+                    "{first}{}{}+ {last}{}{}x {} {common}",
+                    role(one),
+                    each(one),
+                    role(other),
+                    each(other),
+                    gpu(one)
+                )
+            }
+            _ => {
+                let each = parts.iter().zip(counts).map(|(part, count)| {
+                    let times = if count.is_empty() && role(part).is_empty() { "" } else { "x " };
+                    format!("{count}{}{times}{} {}", role(part), gpu(part), split(part))
+                });
+                each.collect::<Vec<_>>().join("+ ")
+            }
+        };
+        let mut words = fleet.trim_end().to_owned();
+        if !self.is_apart() {
+            words += &format!(", {}", self.setting.policy);
+        }
+        if !self.changes.is_empty() {
+            words += &format!(", {}", self.changes);
+        }
+        words
     }
 
     /// GPUs of so many replicas, spare ones included.
@@ -119,15 +150,6 @@ impl Shape {
     /// The same kind with other vLLM arguments or tiers.
     pub(super) fn changed(&self, setting: Setting, changes: String) -> Self {
         Self { setting, changes, ..self.clone() }
-    }
-}
-
-/// `h100-sxm TP 4`.
-fn part_name(part: &Part) -> String {
-    let gpu = part.gpu.as_deref().unwrap_or("GPU");
-    match part.tensor_parallel.unwrap_or(1) {
-        1 => gpu.to_owned(),
-        gpus => format!("{gpu} TP {gpus}"),
     }
 }
 
@@ -157,7 +179,12 @@ struct Kind {
 ///
 /// # Errors
 /// When a GPU has no price, or nothing that was asked for could exist.
-pub(super) fn shapes(loaded: &Loaded, asked: &Asked, load: &Load, measures: &Measures) -> Result<Shapes, Error> {
+pub(super) fn shapes(
+    loaded: &Loaded,
+    asked: &Asked,
+    load: &Load,
+    measures: &Measures,
+) -> Result<Shapes, Error> {
     let gpus = gpus(loaded, asked);
     let mut found = Shapes {
         shapes: Vec::new(),
@@ -230,14 +257,7 @@ fn gpus(loaded: &Loaded, asked: &Asked) -> Vec<String> {
     all
 }
 
-fn kind(
-    loaded: &Loaded,
-    asked: &Asked,
-    load: &Load,
-    gpu: &str,
-    usd: f64,
-    gpus: u32,
-) -> Result<Kind, Error> {
+fn kind(loaded: &Loaded, asked: &Asked, load: &Load, gpu: &str, usd: f64, gpus: u32) -> Result<Kind, Error> {
     let part = Part { role: None, gpu: Some(gpu.to_owned()), tensor_parallel: Some(gpus) };
     let setting = Setting { parts: vec![part.clone()], ..Setting::plain(Policy::RoundRobin) };
     let assembled = setting.assemble(loaded, &[1])?;
@@ -275,7 +295,10 @@ fn together(asked: &Asked, kinds: &[&Kind], policy: Policy) -> Shape {
     let share = kinds.len() as f64;
     let guess = |kind: &&Kind| (kind.work.both_guess() / share).ceil().clamp(1.0, 1e6) as u32;
     Shape {
-        setting: Setting { parts: kinds.iter().map(|kind| kind.part.clone()).collect(), ..Setting::plain(policy) },
+        setting: Setting {
+            parts: kinds.iter().map(|kind| kind.part.clone()).collect(),
+            ..Setting::plain(policy)
+        },
         space: Space {
             prices: kinds.iter().map(|kind| kind.price).collect(),
             spare: asked.survive,
@@ -314,6 +337,9 @@ fn apart(asked: &Asked, prefill: &Kind, decode: &Kind) -> Shape {
 /// Kinds of different GPUs, two by two.
 fn pairs(kinds: &[Kind]) -> impl Iterator<Item = (&Kind, &Kind)> {
     kinds.iter().enumerate().flat_map(move |(place, one)| {
-        kinds[place + 1..].iter().filter(|other| other.part.gpu != one.part.gpu).map(move |other| (one, other))
+        kinds[place + 1..]
+            .iter()
+            .filter(|other| other.part.gpu != one.part.gpu)
+            .map(move |other| (one, other))
     })
 }

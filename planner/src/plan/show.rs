@@ -27,8 +27,7 @@ impl Plan {
             blocks.push(Block::Table(self.what_if()));
         }
         if !self.rejected.is_empty() {
-            blocks.push(Block::Heading("Left out".to_owned()));
-            blocks.push(Block::KeyValues(self.left_out()));
+            blocks.push(Block::Table(self.left_out()));
         }
         let notes = self.price_sources.iter().chain(&self.warnings);
         blocks.extend(notes.map(|text| Block::Note { level: Level::Info, text: text.clone() }));
@@ -64,7 +63,9 @@ impl Plan {
         if let Some(fleet) = &self.fleet {
             let figures = &fleet.figures;
             let ms = |value: Option<f64>| value.map_or("–".to_owned(), |ms| format!("{} ms", number(ms)));
-            let share = |value: Option<f64>| value.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0));
+            let share = |value: Option<f64>| {
+                value.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0))
+            };
             row(
                 "It does",
                 format!(
@@ -105,6 +106,9 @@ impl Plan {
                     number(doubt.deviation * 196.0)
                 ),
             );
+            if let (Some(fleet), Some(usd)) = (&doubt.fleet_90, doubt.usd_per_hour_90) {
+                row("90 % sure of both", format!("{fleet}: {} USD/h", number(usd)));
+            }
         }
         if let Some(headroom) = self.headroom {
             let peak = self.peak_to_mean.map_or_else(String::new, |peak| {
@@ -155,7 +159,11 @@ impl Plan {
             ]
         };
         let rows = self.pareto.iter().take(FRONT).map(row).collect();
-        Table { title: "None of these is cheaper and faster than another".to_owned(), columns: columns.into(), rows }
+        Table {
+            title: "None of these is cheaper and faster than another".to_owned(),
+            columns: columns.into(),
+            rows,
+        }
     }
 
     fn what_if(&self) -> Table {
@@ -172,14 +180,18 @@ impl Plan {
         Table { title: "What if".to_owned(), columns: columns.into(), rows: rows.collect() }
     }
 
-    fn left_out(&self) -> Vec<KeyValue> {
-        let row = |kind: &str, why: &str| KeyValue::new(kind, vec![Cell::text(why)]);
-        let mut rows: Vec<KeyValue> =
-            self.rejected.iter().take(REJECTED).map(|one| row(&one.kind, &one.why)).collect();
+    fn left_out(&self) -> Table {
+        let columns = [Column::text("fleet"), Column::figures("USD/h"), Column::text("why")];
+        let row = |kind: &str, usd: Option<f64>, why: &str| {
+            let usd = usd.map_or(Cell::Missing, |usd| Cell::text(number(usd)));
+            vec![Cell::text(kind), usd, Cell::text(why)]
+        };
+        let listed = self.rejected.iter().take(REJECTED);
+        let mut rows: Vec<_> = listed.map(|one| row(&one.kind, one.usd_per_hour, &one.why)).collect();
         if let Some(more) = self.rejected.len().checked_sub(REJECTED).filter(|more| *more > 0) {
-            rows.push(row(&format!("{more} more"), "each with its reason in --format json"));
+            rows.push(row(&format!("{more} more"), None, "see --format json"));
         }
-        rows
+        Table { title: "Left out".to_owned(), columns: columns.into(), rows }
     }
 
     fn simulated(&self) -> String {

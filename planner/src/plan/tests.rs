@@ -64,7 +64,8 @@ fn brute_force(text: &str, asked: &Asked) -> BruteForce {
             if brute.best.as_ref().is_some_and(|(best, _)| cost >= *best) {
                 continue;
             }
-            let fleet = Candidate { shape: shape.clone(), trial: trial(&runs, &bench, shape, &replicas), replicas };
+            let fleet =
+                Candidate { shape: shape.clone(), trial: trial(&runs, &bench, shape, &replicas), replicas };
             let trials: Vec<Trial> =
                 seeds.iter().map(|&seed| runs.run(&bench, shape, &fleet.replicas, seed).unwrap()).collect();
             let least = |trial: &Trial| trial.margins().into_iter().fold(f64::INFINITY, f64::min);
@@ -99,7 +100,10 @@ fn agrees(text: &str, asked: &Asked) {
     let plan = planned(text, asked);
     let (best, name) = brute.best.expect("some fleet of the grid holds");
     let fleet = plan.fleet.expect("a plan");
-    let open = brute.open.values().any(|cost| (cost - best).abs() < 1e-9 || (cost - fleet.usd_per_hour).abs() < 1e-9);
+    let open = brute
+        .open
+        .values()
+        .any(|cost| (cost - best).abs() < 1e-9 || (cost - fleet.usd_per_hour).abs() < 1e-9);
     assert!(
         (fleet.usd_per_hour - best).abs() < 1e-9 || open,
         "{} at {} USD/h, and brute force finds {name} at {best}",

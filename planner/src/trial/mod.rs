@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use forerun_reports::summary::Summary;
 use forerun_sim::time::Span;
+use forerun_workloads::open::Workload;
 use forerun_workloads::units::Duration;
 
 use crate::assemble::Assembled;
@@ -66,7 +67,7 @@ impl Size {
 /// The traffic that trials are given.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Traffic {
-    /// Requests per second of the scenario's traffic.
+    /// Requests per second that the scenario's traffic is made with: multiples of it are asked for.
     pub rate: f64,
     /// From its first request to its last, in seconds.
     pub span_s: f64,
@@ -140,8 +141,9 @@ impl<'a> Bench<'a> {
         seeds: usize,
         search: impl Fn(&T, u64) -> Result<R, Error> + Sync,
     ) -> Result<Vec<Vec<R>>, Error> {
-        let results =
-            self.in_parallel(tasks.len() * seeds, |index| search(&tasks[index / seeds], self.seeds[index % seeds]))?;
+        let results = self.in_parallel(tasks.len() * seeds, |index| {
+            search(&tasks[index / seeds], self.seeds[index % seeds])
+        })?;
         let mut results = results.into_iter();
         Ok(tasks.iter().map(|_| results.by_ref().take(seeds).collect()).collect())
     }
@@ -208,12 +210,7 @@ impl<'a> Bench<'a> {
     ///
     /// # Errors
     /// As those of the simulation.
-    pub(crate) fn run(
-        &self,
-        assembled: &Assembled,
-        replicas: &[u32],
-        seed: u64,
-    ) -> Result<Summary, Error> {
+    pub(crate) fn run(&self, assembled: &Assembled, replicas: &[u32], seed: u64) -> Result<Summary, Error> {
         let started = self.counts.started.fetch_add(1, Ordering::Relaxed) + 1;
         let mut sized = assembled.clone();
         for (pool, &replicas) in sized.fleet.pools.iter_mut().zip(replicas) {
@@ -221,7 +218,8 @@ impl<'a> Bench<'a> {
         }
         let mut counted = 0;
         let mut progress = |now: Progress| {
-            let ended = self.counts.ended.fetch_add(now.ended - counted, Ordering::Relaxed) + now.ended - counted;
+            let ended =
+                self.counts.ended.fetch_add(now.ended - counted, Ordering::Relaxed) + now.ended - counted;
             counted = now.ended;
             (self.watch)(RunsProgress { done: started - 1, runs: started, ended })
         };
@@ -249,6 +247,27 @@ impl<'a> Bench<'a> {
             least_first: 1,
         };
         let found = space.cheapest(f64::INFINITY, &|_| (1, self.replicas_max), &mut |replicas| {
+            let summary = self.run(&assembled, replicas, seed)?;
+            Ok(holds(&summary).then_some(summary))
+        })?;
+        Ok(found.map(|(replicas, summary)| Size { replicas, summary }))
+    }
+
+    /// The fewest replicas of two kinds that hold the SLO with at most so many in all; `None` when no such split does.
+    ///
+    /// # Errors
+    /// As those of the simulation.
+    pub(crate) fn within(&self, setting: &Setting, seed: u64, replicas: u32) -> Result<Option<Size>, Error> {
+        let assembled = self.assemble(setting)?;
+        let space = Space {
+            prices: vec![1.0; setting.parts.len()],
+            spare: 0,
+            most: vec![replicas; setting.parts.len()],
+            guess: vec![replicas.div_ceil(2); setting.parts.len()],
+            least_first: 1,
+        };
+        let budget = f64::from(replicas) + 0.5;
+        let found = space.cheapest(budget, &|_| (1, replicas), &mut |replicas| {
             let summary = self.run(&assembled, replicas, seed)?;
             Ok(holds(&summary).then_some(summary))
         })?;
@@ -283,6 +302,12 @@ impl<'a> Bench<'a> {
     pub(crate) fn holds_with(&self, setting: &Setting, replicas: &[u32], seed: u64) -> Result<bool, Error> {
         Ok(holds(&self.run(&self.assemble(setting)?, replicas, seed)?))
     }
+}
+
+/// Requests per second that a workload is made with; what was measured of one seed, where that cannot be foreseen.
+pub(crate) fn nominal_rate(workload: &Workload, measured: f64) -> f64 {
+    let span_s = workload.span.map(Span::as_secs_f64).filter(|span| *span > 0.0);
+    workload.requests.zip(span_s).map_or(measured, |(requests, span)| requests as f64 / span)
 }
 
 /// Whether every limit on the whole run holds.

@@ -38,6 +38,13 @@ impl StepTimes {
         }
     }
 
+    /// What real step times exceed with a probability of 10 %, as a multiple of the simulated ones.
+    pub(crate) fn quantile_90(&self) -> f64 {
+        /// Of the standard normal distribution.
+        const NORMAL_90: f64 = 1.281_552;
+        self.median * libm::exp(NORMAL_90 * self.deviation)
+    }
+
     /// Probability that real step times are at most `factor` times the simulated ones.
     pub(crate) fn at_most(&self, factor: f64) -> f64 {
         match factor {

@@ -77,7 +77,8 @@ impl Policy {
     /// The EndpointPickerConfig for these pools; `None` for policies without one.
     pub(crate) fn configuration(self, pools: &[PoolConfig]) -> Option<String> {
         // What the smallest replica holds: a larger index promises hits that are gone.
-        let tokens = |pool: &PoolConfig| u64::from(pool.engine.num_gpu_blocks) * u64::from(pool.engine.block_size);
+        let tokens =
+            |pool: &PoolConfig| u64::from(pool.engine.num_gpu_blocks) * u64::from(pool.engine.block_size);
         let blocks = pools.iter().map(tokens).min().unwrap_or(0) / u64::from(INDEX_BLOCK_TOKENS);
         let longest = pools.iter().map(|pool| pool.engine.max_model_len).max().unwrap_or(0);
         let text = match self {

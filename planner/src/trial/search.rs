@@ -130,7 +130,8 @@ impl Space {
         let mut replicas: Vec<u32> =
             self.guess.iter().zip(&self.most).map(|(&guess, &most)| guess.clamp(1, most.max(1))).collect();
         loop {
-            let (last, others) = replicas.split_last().map_or((0, [].as_slice()), |(last, others)| (*last, others));
+            let (last, others) =
+                replicas.split_last().map_or((0, [].as_slice()), |(last, others)| (*last, others));
             if others.iter().zip(&self.most).any(|(count, most)| count > most) || last > range(others).1 {
                 return Ok(None);
             }
