@@ -28,6 +28,7 @@ use crate::profile::{self, StepCost};
 use crate::routing::Routing;
 use crate::scenario::read::Loaded;
 use crate::scenario::{EngineArgs, OverheadSpec, PoolSpec, Role, Scenario, SchedulingPolicy};
+pub use crate::trial::Alteration;
 
 /// Default overheads; see [`OverheadSpec`] for where they come from.
 const GATEWAY: Span = Span::from_millis(2);
@@ -53,8 +54,8 @@ pub struct Assembled {
     pub router: Routing,
     /// What arrives.
     pub workload: Arc<Workload>,
-    /// Output tokens as a multiple of the workload's.
-    pub answers: f64,
+    /// How requests differ from the workload's.
+    pub alteration: Alteration,
     /// What is asked of the run.
     pub slo: Slo,
     /// Seed of every random stream.
@@ -155,7 +156,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
         fleet,
         router,
         workload,
-        answers: 1.0,
+        alteration: Alteration::default(),
         slo,
         seed: run.seed.unwrap_or(1),
         replications,

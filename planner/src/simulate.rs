@@ -17,7 +17,7 @@ use forerun_sim::time::{Span, Time};
 use crate::assemble::Assembled;
 use crate::error::{Error, InputError};
 use crate::output::OutputFile;
-use crate::trial::LongerAnswers;
+use crate::trial::Altered;
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +71,8 @@ pub(crate) fn run_routed(
         Collector::new(assembled.fleet.warm_up, assembled.slo.clone(), assembled.pool_of_replicas());
     let mut observer = Watch { collector, writer, watcher, ended: 0, progress };
     let mut source = assembled.workload.source(seed).map_err(InputError::from)?;
-    let mut longer = LongerAnswers { inner: &mut source, factor: assembled.answers };
-    let totals = fleet::run(&assembled.fleet, &mut longer, router, &mut observer)?;
+    let mut altered = Altered::new(&mut source, assembled.alteration, seed);
+    let totals = fleet::run(&assembled.fleet, &mut altered, router, &mut observer)?;
     let Watch { collector, writer, .. } = observer;
     if let Some((writer, path)) = writer.zip(outcomes) {
         let wrong = |e| InputError::new(format!("{}: cannot be written: {e}", path.display()));

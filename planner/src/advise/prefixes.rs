@@ -7,7 +7,7 @@ use super::advice::{Answer, Gain, Row, Signal};
 use super::rate::SHARING;
 use super::sizes::{Fleets, KV_AWARE, Sizes, fleets, mean};
 use crate::error::Error;
-use crate::trial::{Policy, Setting};
+use crate::trial::{Alteration, Policy, Setting};
 use crate::words::{number, percent};
 
 /// Multiples of the traffic at which the answer is looked for again.
@@ -50,6 +50,7 @@ pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<Row, Error> {
         None => row.evidence.push("one replica is enough, and its own cache needs no router".to_owned()),
     }
     flip(study, sizes, &mut row)?;
+    sharing_flip(study, sizes, seen, &mut row)?;
     Ok(row)
 }
 
@@ -135,6 +136,36 @@ fn flip(study: &Study<'_>, sizes: &Sizes, row: &mut Row) -> Result<(), Error> {
     if row.answer == Answer::No {
         row.flip = Some(format!("not by {} x the traffic", number(last)));
     }
+    Ok(())
+}
+
+/// Halvings of the range in which the share of sharing requests is looked for.
+const HALVINGS: u32 = 3;
+
+/// The share of prompt tokens seen before at which it no longer pays, by making prompts of some requests their own: with
+/// one seed, within an eighth.
+fn sharing_flip(study: &Study<'_>, sizes: &Sizes, seen: f64, row: &mut Row) -> Result<(), Error> {
+    let Some(aware) = sizes.kv_aware.as_ref().filter(|_| row.answer == Answer::Yes) else { return Ok(()) };
+    let guess = sizes.plain.most().or(aware.most()).unwrap_or(1);
+    let (mut fails, mut pays) = (0.0, 1.0);
+    for _ in 0..HALVINGS {
+        let shared = f64::midpoint(fails, pays);
+        let alteration = Alteration { shared, ..Alteration::default() };
+        let settings = [sizes.plain.policy(), aware.policy()]
+            .map(|policy| Setting { alteration, ..Setting::plain(policy) });
+        let found = fleets(study, &settings, guess, 1)?;
+        match found[1].saves(&found[0]).is_some_and(|gain| gain.share >= study.thresholds.min_gain) {
+            true => pays = shared,
+            false => fails = shared,
+        }
+    }
+    let where_it_turns =
+        format!("below about {} of prompt tokens seen before (one seed)", percent(pays * seen));
+    row.figures.insert("pays_down_to_seen_share".to_owned(), pays * seen);
+    row.flip = Some(match row.flip.take() {
+        Some(rate) => format!("{rate}; {where_it_turns}"),
+        None => where_it_turns,
+    });
     Ok(())
 }
 

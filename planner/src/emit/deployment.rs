@@ -9,7 +9,7 @@ use crate::current::product_of;
 use crate::error::{Error, InputError};
 use crate::hardware::{DEFAULT_GPU, DEFAULT_MODEL, find_gpu, find_model};
 use crate::scenario::read::Loaded;
-use crate::scenario::{EngineArgs, PoolSpec, Role, RouterSpec};
+use crate::scenario::{EngineArgs, LoraSpec, PoolSpec, Role, RouterSpec};
 use crate::trial::Setting;
 
 /// File of the endpoint picker's configuration.
@@ -90,13 +90,20 @@ impl Deployment<'_> {
             serving,
             simulated: Some(simulated(&scenario, router.is_some())?),
             tiers: Tiers { cpu_gib: tier.map(|tier| tier.capacity.0 / GIB) },
-            lora: engine.max_loras.map(|max_loras| Lora { max_loras, max_cpu_loras: max_loras, rank: RANK }),
+            lora: lora(&engine, scenario.scenario.lora.as_ref()),
             autoscaling: self.autoscaling.filter(|_| router.is_some()),
             router,
             today: self.today,
             openshift: names.openshift,
         })
     }
+}
+
+/// The adapters, where vLLM's arguments or the scenario speak of any.
+fn lora(engine: &EngineArgs, spec: Option<&LoraSpec>) -> Option<Lora> {
+    let max_loras = engine.max_loras.or(spec.map(|spec| spec.max_loras.unwrap_or(1)))?;
+    let max_cpu_loras = spec.and_then(|spec| spec.max_cpu_loras).unwrap_or(max_loras);
+    Some(Lora { max_loras, max_cpu_loras, rank: spec.and_then(|spec| spec.rank).unwrap_or(RANK) })
 }
 
 /// What serves, from the pools of the scenario.

@@ -8,7 +8,7 @@ use super::runs::Runs;
 use super::shapes::Shape;
 use crate::error::Error;
 use crate::scenario::EngineArgs;
-use crate::trial::{Bench, Setting, StepTimes, host_memory, largest};
+use crate::trial::{Alteration, Bench, Setting, StepTimes, host_memory, largest};
 
 /// Fleets whose arguments are varied.
 const VARIED: usize = 2;
@@ -33,7 +33,7 @@ impl Question {
         let setting = Setting {
             traffic: self.traffic,
             slowdown: self.slowdown,
-            answers: self.answers,
+            alteration: Alteration { answers: self.answers, ..Alteration::default() },
             ..shape.setting.clone()
         };
         shape.changed(setting, shape.changes.clone())

@@ -157,7 +157,7 @@ impl Runs {
         let scenario = bench.scenario(setting, replicas).scenario;
         let scenario = serde_json::to_string(&scenario).map_err(|e| Error::Internal(e.to_string()))?;
         let key =
-            format!("{} seed {seed} answers {} {} {scenario}", setting.policy, setting.answers, self.traffic);
+            format!("{} seed {seed} {:?} {} {scenario}", setting.policy, setting.alteration, self.traffic);
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(trial) = lock().runs.get(&key) {
             return Ok(trial.clone());

@@ -6,11 +6,11 @@
 //! | one way to serve the traffic | `setting` |
 //! | routing policies, and the files that configure them | `policy` |
 //! | the cheapest fleet, the largest factor | `search` |
-//! | longer answers | `answers` |
+//! | longer answers, less sharing | `altered` |
 //! | the traffic and its SLO, completed | `question` |
 //! | how wrong step times may be | `model_error` |
 
-mod answers;
+mod altered;
 mod model_error;
 mod policy;
 mod question;
@@ -31,7 +31,8 @@ use crate::error::Error;
 use crate::replicate::{RunsProgress, WatchRuns, in_parallel};
 use crate::scenario::read::Loaded;
 use crate::simulate::{Progress, run_once};
-pub(crate) use answers::LongerAnswers;
+pub use altered::Alteration;
+pub(crate) use altered::Altered;
 pub(crate) use model_error::StepTimes;
 pub(crate) use policy::Policy;
 pub(crate) use question::{check_open, complete_slo, slo_words};

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::altered::Alteration;
 use super::policy::Policy;
 use crate::assemble::{Assembled, assemble};
 use crate::error::{Error, InputError};
@@ -34,8 +35,8 @@ pub(crate) struct Setting {
     pub cpu_tier: Option<CpuTierSpec>,
     /// GPU time of every step as a multiple of what the cost model says.
     pub slowdown: f64,
-    /// Output tokens as a multiple of the scenario's.
-    pub answers: f64,
+    /// How requests differ from the scenario's.
+    pub alteration: Alteration,
 }
 
 impl Setting {
@@ -48,7 +49,7 @@ impl Setting {
             engine: EngineArgs::default(),
             cpu_tier: None,
             slowdown: 1.0,
-            answers: 1.0,
+            alteration: Alteration::default(),
         }
     }
 
@@ -128,7 +129,7 @@ impl Setting {
             }
             assembled.router = routing;
         }
-        assembled.answers = self.answers;
+        assembled.alteration = self.alteration;
         Ok(assembled)
     }
 }
