@@ -76,12 +76,17 @@ fn a_scorer_that_herds_and_an_index_that_forgets_are_caught() {
     };
     // One prefix that all share: whoever has it is asked, unless load counts as well.
     let fleet = FLEET.replace("groups: 40, tokens: 3000", "groups: 3, tokens: 3000, zipf: 2");
+    let fleet = fleet.replace("rate: 18", "rate: 100").replace("10s", "2s");
     let good = file("good.yaml", 2, 3, 5000);
     let balanced = baseline(&fleet.replace("{preset: least-requests}", &format!("{{epp: {good}}}")));
     assert!(changed(&balanced, &format!("router.epp={good}")).unwrap().passes());
     let herding = changed(&balanced, &format!("router.epp={}", file("herd.yaml", 1, 100, 5000))).unwrap();
     assert_eq!(herding.outcome, Outcome::Worse, "{}", herding.headline());
-    let sharing = baseline(&FLEET.replace("{preset: least-requests}", &format!("{{epp: {good}}}")));
+    // Caches that hold the prefixes together, and not each by itself.
+    let sharing = FLEET
+        .replace("rate: 18", "rate: 14")
+        .replace("{preset: least-requests}", &format!("{{epp: {good}}}"));
+    let sharing = baseline(&(sharing + "engine: {num_gpu_blocks: 4000, max_model_len: 32768}\n"));
     let forgets = changed(&sharing, &format!("router.epp={}", file("forget.yaml", 2, 3, 60))).unwrap();
     assert_eq!(forgets.outcome, Outcome::Worse, "{}", forgets.headline());
 }

@@ -171,6 +171,8 @@ pub struct Simulation {
     pub runs: u64,
     /// Requests of all runs.
     pub requests: u64,
+    /// Requests of the runs that it took to find the fleet and be sure of it.
+    pub search_requests: u64,
     /// Requests of each run, by round of the race.
     pub requests_by_round: Vec<u64>,
     /// Wall-clock time in seconds.

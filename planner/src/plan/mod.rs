@@ -84,6 +84,7 @@ pub fn plan(loaded: &Loaded, asked: &Asked, watch: WatchRuns<'_>) -> Result<Plan
     let fresh = question.fresh(bench);
     let tried = confirm::confirm(bench, &runs, &standings.sized, &fresh, asked.confidence)?;
     let chosen = tried.last().filter(|last| last.confirmation.shown);
+    let searched = bench.simulated();
     let around = match chosen {
         Some(chosen) => Some((
             around::sensitivity(bench, &runs, &chosen.fleet)?,
@@ -127,6 +128,7 @@ pub fn plan(loaded: &Loaded, asked: &Asked, watch: WatchRuns<'_>) -> Result<Plan
             kinds,
             runs: bench.runs(),
             requests: bench.simulated(),
+            search_requests: searched,
             requests_by_round: benches.iter().map(|(_, bench)| bench.traffic.requests).collect(),
             wall_s: Some(started.elapsed().as_secs_f64()),
         },
@@ -300,6 +302,9 @@ fn pareto(standings: &Standings, chosen: Option<&Fleet>) -> Vec<Fleet> {
         let (a, b) = (figures(a), figures(b));
         a.iter().zip(&b).all(|(a, b)| a <= b) && a.iter().zip(&b).any(|(a, b)| a < b)
     };
+    // What is cheaper than the chosen one held once, and is not shown to.
+    let least = chosen.map_or(0.0, |fleet| fleet.usd_per_hour - 1e-9);
+    all.retain(|fleet| fleet.usd_per_hour >= least);
     let mut front: Vec<Fleet> =
         all.iter().filter(|fleet| !all.iter().any(|other| beats(other, fleet))).cloned().collect();
     front.sort_by(|a, b| a.usd_per_hour.total_cmp(&b.usd_per_hour));
