@@ -10,6 +10,7 @@ mod golden;
 mod golden_fixtures;
 mod harness;
 mod lora;
+mod plan;
 mod properties;
 mod queueing;
 mod route;

@@ -11,7 +11,7 @@ use crate::words::number;
 
 /// What was found of it.
 pub(super) struct Apart {
-    /// Fleets of no more GPUs than the plain ones that hold, one for each seed, and what they save, where every seed
+    /// Fleets of no more GPUs that hold, one for each seed, and what they save, where every seed
     /// has one.
     pub pays: Option<(Fleets, Gain)>,
     /// The evidence, one sentence each.
@@ -19,10 +19,10 @@ pub(super) struct Apart {
 }
 
 impl Apart {
-    /// Searches fleets that have no more GPUs than the plain one. One replica cannot be divided.
+    /// Searches fleets that have no more GPUs than the best one whose replicas do both. One replica cannot be divided.
     pub(super) fn find(study: &Study<'_>, sizes: &Sizes) -> Result<Option<Self>, Error> {
-        let Some(plain) = sizes.plain.replicas().filter(|replicas| replicas.iter().all(|count| *count > 1.0))
-        else {
+        let base = sizes.best();
+        let Some(plain) = base.replicas().filter(|replicas| replicas.iter().all(|count| *count > 1.0)) else {
             return Ok(None);
         };
         let setting = Setting::apart(None, None);
@@ -34,7 +34,7 @@ impl Apart {
         let sizes_apart: Vec<Option<Size>> = found.into_iter().flatten().collect();
         let held = sizes_apart.iter().flatten().count();
         let fleets = Fleets::of(study, &setting, sizes_apart);
-        let gain = fleets.saves(&sizes.plain);
+        let gain = fleets.saves(base);
         let mut evidence = Vec::new();
         match (&gain, fleets.largest()) {
             (Some(_), Some(largest)) => {
@@ -43,7 +43,7 @@ impl Apart {
                     largest[0], largest[1]
                 ));
                 let p95 = |figure: fn(&Summary) -> Option<f64>| {
-                    let each = [mean(sizes.plain.summaries(), figure), mean(fleets.summaries(), figure)];
+                    let each = [mean(base.summaries(), figure), mean(fleets.summaries(), figure)];
                     each.map(|value| number(value.unwrap_or(f64::NAN)))
                 };
                 let (ttft, tpot) = (p95(|s| s.ttft_ms.p95), p95(|s| s.tpot_ms.p95));
@@ -54,11 +54,11 @@ impl Apart {
             }
             _ => evidence.push(format!(
                 "prefill and decode apart: no split of as many GPUs holds the SLO with {} of {} seeds: do not disaggregate",
-                sizes.plain.seeds() - held,
-                sizes.plain.seeds()
+                base.seeds() - held,
+                base.seeds()
             )),
         }
-        let stalled = mean(sizes.plain.summaries(), |s| {
+        let stalled = mean(base.summaries(), |s| {
             Some(s.latency_ms_by_cause.stalled_by_others_prefill? / s.e2e_ms.mean?)
         });
         if let Some(stalled) = stalled {

@@ -14,7 +14,11 @@ use crate::words::{number, percent, tokens};
 const SPLITS: [u32; 2] = [2, 4];
 
 /// The row.
-pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<(Row, Option<Offer>), Error> {
+pub(super) fn row(
+    study: &Study<'_>,
+    sizes: &Sizes,
+    prefixes_fire: bool,
+) -> Result<(Row, Option<Offer>), Error> {
     let subject = &study.subject;
     let share = subject.weights_share;
     let mut row = Row {
@@ -38,7 +42,7 @@ pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<(Row, Option<Offer
         figures: BTreeMap::from([("weights_share".to_owned(), share)]),
     };
     pressure(sizes, &mut row);
-    let offered = host_memory_row(study, sizes, &mut row)?;
+    let offered = host_memory_row(study, sizes, prefixes_fire, &mut row)?;
     if share < study.thresholds.weights_share {
         return Ok((row, offered));
     }
@@ -68,7 +72,12 @@ pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Result<(Row, Option<Offer
 
 /// Host memory for KV: would it save GPUs? Only where contexts are asked again, and one replica's cache is too small
 /// for what is shared.
-fn host_memory_row(study: &Study<'_>, sizes: &Sizes, row: &mut Row) -> Result<Option<Offer>, Error> {
+fn host_memory_row(
+    study: &Study<'_>,
+    sizes: &Sizes,
+    prefixes_fire: bool,
+    row: &mut Row,
+) -> Result<Option<Offer>, Error> {
     let Study { subject, measures, thresholds, .. } = study;
     let seen = measures.prefixes.seen_share.unwrap_or(0.0);
     let kept = measures.prefixes.hit_share(subject.kv_tokens).unwrap_or(0.0);
@@ -101,8 +110,11 @@ fn host_memory_row(study: &Study<'_>, sizes: &Sizes, row: &mut Row) -> Result<Op
     if gain.answer(thresholds.min_gain) != Answer::Yes {
         return Ok(None);
     }
-    row.answer = Answer::Yes;
-    row.gain = Some(gain);
+    // Where prompts share prefixes, that row is the one that fires; this is a second way to act on it.
+    if !prefixes_fire {
+        row.answer = Answer::Yes;
+        row.gain = Some(gain);
+    }
     let total = with.saves(&sizes.plain).unwrap_or(gain);
     Ok(Some(Offer {
         signal: Signal::Memory,

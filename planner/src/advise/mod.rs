@@ -111,7 +111,7 @@ pub fn advise(loaded: &Loaded, asked: &Asked, watch: WatchRuns<'_>) -> Result<Ad
     let mut apart = Apart::find(&study, &sizes)?;
     let rate = rate::row(&study, &capacity, &sizes, apart.as_ref());
     let prefixes = prefixes::row(&study, &sizes)?;
-    let (memory, host_memory) = memory::row(&study, &sizes)?;
+    let (memory, host_memory) = memory::row(&study, &sizes, prefixes.answer == Answer::Yes)?;
     let (adapters, affinity) = adapters::row(&study, &sizes)?;
     let aware = sizes.kv_aware.as_ref().filter(|_| prefixes.answer == Answer::Yes);
     let aware = aware.zip(prefixes.gain).map(|(fleets, gain)| Offer {
