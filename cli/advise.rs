@@ -24,7 +24,7 @@ Examples:
   forerun advise                                       the built-in scenario
   forerun advise --preset azure-conv --model Qwen/Qwen3-14B --gpu h100-sxm --slo ttft=2s,tpot=50ms
   forerun advise --trace conversation.jsonl.gz --model meta-llama/Llama-3.1-70B --gpu h200-sxm
-  forerun advise --preset azure-conv --current examples/current.yaml --emit deploy
+  forerun advise --preset azure-conv --current examples/manifests/current.yaml --emit deploy
   forerun advise fleet.yaml --min-gain 0.25 --format markdown
 
 Exit codes: 0 done; 2 wrong input; 3 a bug.";

@@ -79,7 +79,7 @@ fn a_plan_is_shown_as_a_table_and_missed_targets_have_their_exit_code() {
 #[test]
 fn advice_stands_on_todays_manifests_and_becomes_files() {
     let folder = Folder::with_scenario("workload: {preset: azure-conv, rate: 2, requests: 400}");
-    folder.write("today.yaml", include_str!("../examples/current.yaml"));
+    folder.write("today.yaml", include_str!("../examples/manifests/current.yaml"));
     let args = [
         "advise",
         "scenario.yaml",

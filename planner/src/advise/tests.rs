@@ -114,7 +114,7 @@ fn traffic_that_waits_for_answers_and_impossible_thresholds_are_refused() {
 
 #[test]
 fn todays_deployment_is_the_baseline() {
-    let manifest = include_str!("../../../examples/current.yaml");
+    let manifest = include_str!("../../../examples/manifests/current.yaml");
     let scenario = parse("workload: {preset: azure-conv, rate: 2, requests: 400}", &[]).unwrap();
     let loaded = Loaded { scenario, base: "".into(), name: "test".into() };
     let current = Some(crate::current::parse(manifest).unwrap());

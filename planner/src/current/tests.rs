@@ -4,7 +4,7 @@ use super::*;
 use crate::assemble::assemble;
 use crate::scenario::{EngineArgs, Role};
 
-const DEPLOYMENT: &str = include_str!("../../../examples/current.yaml");
+const DEPLOYMENT: &str = include_str!("../../../examples/manifests/current.yaml");
 const KSERVE: &str = include_str!("../../../tests/fixtures/manifests/inference-service.yaml");
 const PREFILL_DECODE: &str = include_str!("../../../tests/fixtures/manifests/prefill-decode-list.yaml");
 
