@@ -328,6 +328,7 @@ fn fleet_config(kv: KvForm) -> FleetConfig {
         client: Client::default(),
         disaggregation: Disaggregation::default(),
         below_host: Default::default(),
+        faults: Default::default(),
         warm_up: Time::ZERO,
         horizon: None,
     }

@@ -49,7 +49,8 @@ impl Router for Curious {
             return Err(Rejection::Router(Refusal::NoEndpoint));
         }
         let mut best = (i64::MIN, 0);
-        for (index, endpoint) in view.endpoints.iter().enumerate() {
+        let ready = |(_, endpoint): &(usize, &Endpoint)| endpoint.ready;
+        for (index, endpoint) in view.endpoints.iter().enumerate().filter(ready) {
             let Adapters { published, running, waiting } = &view.adapters[index];
             let adapters = running.len() + 2 * waiting.len() + usize::from(*published);
             let load = 3 * i64::from(endpoint.metrics.waiting) + i64::from(endpoint.metrics.running);

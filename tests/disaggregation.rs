@@ -5,7 +5,7 @@ use forerun_sim::engine::config::EngineConfig;
 use forerun_sim::engine::connector::{Eviction, OffloadConfig};
 use forerun_sim::fleet::fabric::LinkSpec;
 use forerun_sim::fleet::{
-    BelowHostTiers, Disaggregation, FailedPull, FleetConfig, HostTier, PoolConfig, Role,
+    BelowHostTiers, Disaggregation, FailedPull, Fault, Faults, FleetConfig, HostTier, Lost, PoolConfig, Role,
 };
 use forerun_sim::kv::tiers::{ChannelSpec, TierSpec};
 use forerun_sim::prompt::{Content, Prompt};
@@ -14,7 +14,7 @@ use forerun_sim::time::Span;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::harness::{Linear, Run, Script, bare_fleet, ns, play, request, roomy_engine};
+use crate::harness::{Linear, Run, Script, at, bare_fleet, ns, play, request, roomy_engine};
 use crate::properties::{self, Scenario, cases, every_request_ends_exactly_once};
 
 /// A byte per nanosecond.
@@ -214,8 +214,8 @@ fn moving() -> impl Strategy<Value = Scenario> {
         1e7..1e10f64,
     );
     let lora = proptest::option::of((0..3u32, 1..200_000u64));
-    let parts = (properties::scenario(), roles, tier, rules, lora, below_host());
-    parts.prop_map(|(mut scenario, roles, tier, rules, lora, below_host)| {
+    let parts = (properties::scenario(), roles, tier, rules, lora, (below_host(), faults()));
+    parts.prop_map(|(mut scenario, roles, tier, rules, lora, (below_host, faults))| {
         scenario.fleet.below_host = below_host;
         let (splits, prefills, mixed) = roles;
         let (latency, handshake, lease, heartbeats, recompute, bandwidth) = rules;
@@ -261,8 +261,49 @@ fn moving() -> impl Strategy<Value = Scenario> {
             (prefill.name, prefill.replicas, prefill.role) = ("prefill".into(), prefills, Role::Prefill);
             scenario.fleet.pools.push(prefill);
         }
+        let replicas = scenario.fleet.pools.iter().map(|pool| pool.replicas as usize).sum::<usize>();
+        let place = |replica: usize| replica % replicas;
+        if faults.by_chance != [None] {
+            // A lease of 30 s would be as long as ten thousand of these failures.
+            let lease = &mut scenario.fleet.disaggregation.lease;
+            *lease = (*lease).min(ns(2_000_000));
+        }
+        scenario.fleet.faults = faults;
+        for (_, fault) in &mut scenario.fleet.faults.planned {
+            *fault = match *fault {
+                Fault::Die { replica, back_in } => Fault::Die { replica: place(replica), back_in },
+                Fault::Replace { replica, drain, back_in } => {
+                    Fault::Replace { replica: place(replica), drain, back_in }
+                }
+                Fault::Link { replica, share } => Fault::Link { replica: place(replica), share },
+            };
+        }
         scenario
     })
+}
+
+/// Replicas, by any number, that die, are replaced or have slow links; and those of the first pool by chance.
+fn faults() -> impl Strategy<Value = Faults> {
+    let span = || (0..2_000_000u64).prop_map(ns);
+    let fault = prop_oneof![
+        (0..8usize, span()).prop_map(|(replica, back_in)| Fault::Die { replica, back_in }),
+        (0..8usize, span(), span()).prop_map(|(replica, drain, back_in)| Fault::Replace {
+            replica,
+            drain,
+            back_in
+        }),
+        (0..8usize, 0.05..1.0f64).prop_map(|(replica, share)| Fault::Link { replica, share }),
+    ];
+    let planned = proptest::collection::vec(((0..3_000_000u64).prop_map(at), fault), 0..5);
+    let by_chance = proptest::option::weighted(0.2, (300_000..3_000_000u64, span()));
+    let lost = prop_oneof![Just(Lost::Fail), (0..4u32).prop_map(|most| Lost::Retry { most })];
+    let some = (planned, by_chance, lost, any::<u64>()).prop_map(|(planned, by_chance, lost, seed)| Faults {
+        planned,
+        by_chance: vec![by_chance.map(|(mtbf, restart)| (ns(mtbf), restart))],
+        lost,
+        seed,
+    });
+    prop_oneof![Just(Faults::default()), some]
 }
 
 proptest! {
@@ -281,12 +322,20 @@ proptest! {
             if outcome.status == Status::Completed {
                 prop_assert!(outcome.first_token.is_some() && outcome.emitted > 0);
             }
+            let restarts_max = match scenario.fleet.faults.lost {
+                Lost::Retry { most } => most,
+                Lost::Fail => 0,
+            };
+            prop_assert!(outcome.restarts <= restarts_max);
+            if outcome.status == Status::Failed(Failure::Fault) {
+                prop_assert_eq!(outcome.restarts, restarts_max, "sent again as often as it may be");
+            }
             if outcome.status == Status::Failed(Failure::Transfer) {
                 prop_assert_eq!(scenario.fleet.disaggregation.failed_pull, FailedPull::Fail);
             }
         }
         let emitted: u64 = run.record.outcomes.iter().map(|o| u64::from(o.emitted)).sum();
-        let again = run.record.outcomes.iter().any(|o| o.retries > 0);
+        let again = run.record.outcomes.iter().any(|o| o.retries + o.restarts > 0);
         prop_assert!(again || run.record.emitted == emitted, "steps emit what clients receive");
         prop_assert_eq!(run.left_over, 0, "the router's counts return to zero");
     }

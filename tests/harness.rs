@@ -94,6 +94,7 @@ pub(crate) fn bare_fleet(replicas: u32, engine: EngineConfig, cost: impl CostMod
         client: Client::default(),
         disaggregation: Disaggregation::default(),
         below_host: Default::default(),
+        faults: Default::default(),
         warm_up: Time::ZERO,
         horizon: None,
     }
@@ -330,6 +331,14 @@ impl Router for Watched {
         self.inner.ended(now, request);
     }
 
+    fn lost(&mut self, now: Time, replica: ReplicaId) {
+        self.inner.lost(now, replica);
+    }
+
+    fn back(&mut self, now: Time, replica: ReplicaId) {
+        self.inner.back(now, replica);
+    }
+
     fn place(&mut self, now: Time, request: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
         let endpoints = view.endpoints;
         assert!(!endpoints.is_empty(), "a router has a choice");
@@ -339,6 +348,8 @@ impl Router for Watched {
             self.probed += in_flight;
         }
         let choice = self.inner.place(now, request, view)?;
+        let chosen = std::iter::once(choice.endpoint).chain(choice.prefill);
+        assert!(chosen.into_iter().all(|at| view.endpoints[at].ready), "who is down gets no requests");
         self.placed += 1;
         Ok(choice)
     }

@@ -6,6 +6,7 @@ mod cli;
 mod compare;
 mod curious;
 mod disaggregation;
+mod faults;
 mod golden;
 mod golden_fixtures;
 mod harness;

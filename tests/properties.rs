@@ -259,6 +259,7 @@ pub(crate) fn scenario() -> impl Strategy<Value = Scenario> {
             client: Client { timeout: timeout.map(ns), retries },
             disaggregation: Disaggregation::default(),
             below_host: Default::default(),
+            faults: Default::default(),
             warm_up: at(warm_up),
             horizon: horizon.map(at),
         };
@@ -346,6 +347,7 @@ fn statuses_have_their_reasons(scenario: &Scenario, outcome: &Outcome) {
     match outcome.status {
         Status::Completed => {}
         Status::Failed(Failure::Transfer) => panic!("nothing is transferred"),
+        Status::Failed(Failure::Fault) => panic!("no replica dies"),
         Status::Failed(Failure::Timeout) => {
             let patience = client.timeout.expect("clients wait for ever otherwise").as_nanos();
             assert_eq!(outcome.retries, client.retries, "a client gives up after its last try");

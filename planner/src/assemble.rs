@@ -19,6 +19,7 @@ use forerun_workloads::open::{Workload, open};
 use forerun_workloads::units::Duration;
 
 use crate::error::InputError;
+use crate::faults::faults;
 use crate::hardware::{
     self, DEFAULT_GPU, DEFAULT_MODEL, check_split, find_gpu, find_model, kv_element_bytes, sized_blocks,
 };
@@ -124,6 +125,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     let workload = Arc::new(open(spec, &loaded.base).map_err(|e| in_file(e.into()))?);
     let overhead = scenario.overhead.clone().unwrap_or_default();
     check_overhead(&overhead).map_err(in_file)?;
+    let configs: Vec<_> = pools.iter().map(|pool| &pool.config).collect();
     let fleet = FleetConfig {
         pools: pools.iter().map(|pool| pool.config.clone()).collect(),
         kv: KvForm::default(),
@@ -134,6 +136,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
         },
         disaggregation: kv::disaggregation(scenario).map_err(in_file)?,
         below_host: kv::below_host(scenario).map_err(in_file)?,
+        faults: faults(scenario.faults.as_ref(), &configs).map_err(in_file)?,
         warm_up,
         horizon,
     };

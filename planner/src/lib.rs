@@ -5,7 +5,7 @@
 //! | YAML, flags and `--set` to a [`scenario::Scenario`] | `scenario/read`, `scenario/overrides` |
 //! | names and defaults to a fleet that could exist | `assemble` |
 //! | GPU, model, types; what fits, what it costs | `hardware` |
-//! | KV that moves: links, host memory; LoRA adapters | `kv`, `lora` |
+//! | KV that moves: links, host memory; LoRA adapters; faults | `kv`, `lora`, `faults` |
 //! | one run to a summary and an outcomes file | `simulate` |
 //! | measured tables to a profile, a profile to a cost model | `calibrate`, `profile` |
 //! | the catalog's constants fitted to tables | `fits` |
@@ -35,6 +35,7 @@ pub mod decision;
 pub mod emit;
 pub mod error;
 pub mod explain;
+mod faults;
 pub mod fits;
 mod forms;
 pub mod gate;

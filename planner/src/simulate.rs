@@ -72,7 +72,9 @@ pub(crate) fn run_routed(
     let mut observer = Watch { collector, writer, watcher, ended: 0, progress };
     let mut source = assembled.workload.source(seed).map_err(InputError::from)?;
     let mut altered = Altered::new(&mut source, assembled.alteration, seed);
-    let totals = fleet::run(&assembled.fleet, &mut altered, router, &mut observer)?;
+    let mut fleet = assembled.fleet.clone();
+    fleet.faults.seed = seed;
+    let totals = fleet::run(&fleet, &mut altered, router, &mut observer)?;
     let Watch { collector, writer, .. } = observer;
     if let Some((writer, path)) = writer.zip(outcomes) {
         let wrong = |e| InputError::new(format!("{}: cannot be written: {e}", path.display()));

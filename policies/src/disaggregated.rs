@@ -30,9 +30,10 @@ impl Router for Disaggregated {
     fn place(&mut self, now: Time, request: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
         let roles = &self.roles;
         let prefills = |endpoint: &Endpoint| roles[endpoint.replica.0 as usize] == Role::Prefill;
-        let endpoint = place_among(&mut *self.decode, now, request, view, |one| !prefills(one))
+        let endpoint = place_among(&mut *self.decode, now, request, view, |one| one.ready && !prefills(one))
             .unwrap_or(Err(Rejection::Router(Refusal::NoEndpoint)))?;
-        let prefill = place_among(&mut *self.prefill, now, request, view, prefills).transpose()?;
+        let prefill = place_among(&mut *self.prefill, now, request, view, |one| one.ready && prefills(one))
+            .transpose()?;
         Ok(Choice { endpoint, prefill })
     }
 }

@@ -16,7 +16,8 @@ impl Router for LeastRequests {
         let endpoints = view.endpoints;
         let count = endpoints.len();
         let in_turn = (0..count).map(|step| (self.next + step) % count);
-        let choice = in_turn.min_by_key(|&index| endpoints[index].in_flight).unwrap_or(0);
+        let ready = in_turn.filter(|&index| endpoints[index].ready);
+        let choice = ready.min_by_key(|&index| endpoints[index].in_flight).unwrap_or(0);
         self.next = choice + 1;
         Ok(Choice::alone(choice))
     }

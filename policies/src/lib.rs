@@ -158,6 +158,7 @@ mod tests {
     pub(crate) fn choices(router: &mut dyn Router, in_flight: &[u32], count: usize) -> Vec<usize> {
         let endpoint = |(index, &in_flight): (usize, &u32)| Endpoint {
             replica: ReplicaId(index as u32),
+            ready: true,
             in_flight,
             metrics: Metrics::default(),
         };

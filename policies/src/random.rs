@@ -21,7 +21,9 @@ impl Random {
 
 impl Router for Random {
     fn place(&mut self, _: Time, _: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
-        Ok(Choice::alone(self.stream.below(view.endpoints.len())))
+        let ready = || (0..view.endpoints.len()).filter(|&at| view.endpoints[at].ready);
+        let choice = ready().nth(self.stream.below(ready().count()));
+        Ok(Choice::alone(choice.unwrap_or(0)))
     }
 }
 

@@ -12,7 +12,9 @@ pub struct RoundRobin {
 
 impl Router for RoundRobin {
     fn place(&mut self, _: Time, _: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
-        let choice = self.next % view.endpoints.len();
+        let count = view.endpoints.len();
+        let mut in_turn = (0..count).map(|step| (self.next + step) % count);
+        let choice = in_turn.find(|&at| view.endpoints[at].ready).unwrap_or(0);
         self.next = choice + 1;
         Ok(Choice::alone(choice))
     }

@@ -151,6 +151,7 @@ impl Collector {
             replications: None,
             cost_model: Vec::new(),
             lora: lora(&totals.replicas),
+            replica_deaths: totals.deaths,
         };
         summary.slo_checks = self.slo.checks(&summary);
         summary
@@ -190,6 +191,7 @@ impl Collector {
                 match failure {
                     Failure::Timeout => self.failures.timeout += 1,
                     Failure::Transfer => self.failures.transfer += 1,
+                    Failure::Fault => self.failures.fault += 1,
                 }
             }
             Status::Rejected(rejection) => {
@@ -293,6 +295,7 @@ impl Observer for Collector {
         }
         self.requests.good += u64::from(good);
         self.requests.retries += u64::from(outcome.retries);
+        self.requests.restarts += u64::from(outcome.restarts);
         self.count_status(outcome.status);
         self.count_kv(outcome);
         self.record_latency(outcome);

@@ -71,6 +71,9 @@ pub struct Summary {
     /// Loads of LoRA adapters, when there were some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<AdapterLoads>,
+    /// Replicas that died, or were replaced.
+    #[serde(default)]
+    pub replica_deaths: u64,
 }
 
 /// Loads of LoRA adapters to the GPUs of the fleet, from the end of the warm-up to the end of the run.
@@ -136,6 +139,9 @@ pub struct Requests {
     /// How often clients sent a request again after a timeout.
     #[serde(default)]
     pub retries: u64,
+    /// How often requests were sent again because their replica had died.
+    #[serde(default)]
+    pub restarts: u64,
 }
 
 /// A latency distribution in milliseconds. Mean and maximum are exact, percentiles within 0.1 %. All are
@@ -260,7 +266,7 @@ pub struct Failures {
     pub shed: u64,
     /// Prompt not shorter than `max_model_len`.
     pub too_long: u64,
-    /// Lost to an injected fault.
+    /// The replica that had it died.
     pub fault: u64,
     /// The engine's queue was full: HTTP 503.
     #[serde(default)]

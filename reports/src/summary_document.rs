@@ -76,6 +76,7 @@ impl Summary {
             (requests.unfinished, "unfinished"),
             (requests.warm_up, "more in the warm-up"),
             (requests.retries, "retries"),
+            (requests.restarts, "sent again after a replica died"),
         ];
         let ends = ends.into_iter().filter(|(count, _)| *count > 0);
         [(requests.arrived, "arrived"), (requests.completed, "completed")]

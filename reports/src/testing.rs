@@ -59,6 +59,7 @@ pub(crate) fn completed(arrival: u64, ttft: u64, e2e: u64, tokens: u32) -> Outco
         duplicate_tokens: 0,
         preemptions: 0,
         retries: 0,
+        restarts: 0,
         spent,
     }
 }
@@ -91,6 +92,7 @@ pub(crate) fn totals(replicas: u32, seconds: u64) -> RunTotals {
         steps: 49_330,
         replicas: (0..replicas).map(replica).collect(),
         tiers: Default::default(),
+        deaths: 0,
     }
 }
 

@@ -176,6 +176,8 @@ pub struct RunTotals {
     pub replicas: Vec<ReplicaTotals>,
     /// What the tiers below host memory read and wrote.
     pub tiers: TierTotals,
+    /// Replicas that died after the warm-up.
+    pub deaths: u64,
 }
 
 /// Bytes that tiers below host memory moved, from the start of the run to its end.

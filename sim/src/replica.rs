@@ -322,6 +322,25 @@ impl<P: Pool> Replica<P> {
         })
     }
 
+    /// It has died, and starts anew with an engine that holds nothing.
+    pub(crate) fn start_anew(&mut self, now: Time, engine: Engine<P>) {
+        if let Some((span, end)) = self.flights.front().and_then(|flight| flight.running) {
+            let started = Time::from_nanos(end.as_nanos() - span.as_nanos()).max(self.observed_from);
+            self.totals.busy += now.saturating_since(started);
+        }
+        self.disturb();
+        self.flights.clear();
+        self.engine = engine;
+        (self.wake, self.blocked, self.stirred) = (None, None, false);
+        self.revisit.clear();
+        self.dissolved.clear();
+        (self.published, self.scraped) = (None, None);
+        self.lora.iter_mut().for_each(Adapters::forget);
+        self.last_result = now;
+        self.clock.block(now, Cause::EngineQueueStep);
+        self.note_blocks(now);
+    }
+
     /// Gives a batch back for reuse.
     pub(crate) fn recycle(&mut self, batch: Box<Batch>) {
         self.spare.push_back(batch);

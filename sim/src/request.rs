@@ -160,6 +160,8 @@ pub enum Failure {
     Timeout,
     /// The KV of its prompt was gone when it was to be pulled.
     Transfer,
+    /// The replica that had it died.
+    Fault,
 }
 
 /// Why a request was turned away.
@@ -208,6 +210,7 @@ impl Status {
         match self {
             Self::Failed(Failure::Timeout) => "timeout",
             Self::Failed(Failure::Transfer) => "transfer",
+            Self::Failed(Failure::Fault) => "fault",
             Self::Rejected(Rejection::TooLong) => "too_long",
             Self::Rejected(Rejection::QueueFull) => "queue_full",
             Self::Rejected(Rejection::NoSuchModel) => "no_such_model",
@@ -352,6 +355,8 @@ pub struct Outcome {
     pub preemptions: u32,
     /// How often the client sent it again after a timeout.
     pub retries: u32,
+    /// How often it was sent again because its replica died.
+    pub restarts: u32,
     /// Where its time went, from its arrival to its end; time of earlier attempts included.
     pub spent: Breakdown,
 }
@@ -375,6 +380,7 @@ impl Outcome {
             duplicate_tokens: 0,
             preemptions: 0,
             retries: 0,
+            restarts: 0,
             spent: Breakdown::default(),
             request,
         }

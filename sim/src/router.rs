@@ -52,6 +52,8 @@ pub struct Metrics {
 pub struct Endpoint {
     /// Which replica.
     pub replica: ReplicaId,
+    /// Whether it takes requests: not while it drains, is down or starts. Some endpoint is.
+    pub ready: bool,
     /// Requests sent to it and not yet ended: exact.
     pub in_flight: u32,
     /// What it had published when it was last scraped; zeros when the router does not scrape.
@@ -185,6 +187,16 @@ pub trait Router: Send {
     /// The first token of a committed request passed the router.
     fn first_token(&mut self, now: Time, request: RequestId) {
         let _ = (now, request);
+    }
+
+    /// A replica died, and with it what it had cached.
+    fn lost(&mut self, now: Time, replica: ReplicaId) {
+        let _ = (now, replica);
+    }
+
+    /// A replica that had died takes requests again.
+    fn back(&mut self, now: Time, replica: ReplicaId) {
+        let _ = (now, replica);
     }
 
     /// A request that was held or placed ended, or its client took it back. It may come again.

@@ -3,6 +3,7 @@
 //! [`read`] turns a file, flags and `--set` overrides into a [`Scenario`]; the published JSON Schema is
 //! generated from the types here.
 
+mod faults;
 mod kv;
 mod lora;
 pub mod overrides;
@@ -19,6 +20,7 @@ use forerun_workloads::units::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use faults::{FaultsSpec, LostSpec, RolloutSpec};
 pub use kv::{
     CpuTierSpec, EvictionSpec, FabricPreset, FabricSpec, LoadSpec, OnFailure, StorageSpec, TiersSpec,
 };
@@ -70,6 +72,9 @@ pub struct Scenario {
     /// LoRA adapters, and what loading one costs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraSpec>,
+    /// Replicas that die, updates that replace them, links that slow down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<FaultsSpec>,
     /// Fixed costs between client and GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overhead: Option<OverheadSpec>,

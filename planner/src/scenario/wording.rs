@@ -5,9 +5,8 @@ use serde_saphyr::Error as YamlError;
 use crate::error::{InputError, hint};
 
 /// Keys of the published format that this version does not model, and what they would do.
-const NOT_MODELLED: [(&str, &str); 6] = [
+const NOT_MODELLED: [(&str, &str); 5] = [
     ("split", "traffic splitting"),
-    ("faults", "faults"),
     ("autoscaling", "autoscaling"),
     ("cache", "a warm start"),
     ("speculative", "speculative decoding"),

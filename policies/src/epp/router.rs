@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use forerun_sim::request::{Refusal, Rejection, Request, RequestId};
+use forerun_sim::request::{Refusal, Rejection, ReplicaId, Request, RequestId};
 use forerun_sim::router::{
     Adapters, Admission, Choice, Endpoint, EndpointInfo as SimEndpoint, Needs, Release, Router, View,
 };
@@ -177,6 +177,9 @@ impl Picker {
 
     fn place(&mut self, now: Time, request: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
         self.refresh(now, view.endpoints, view.adapters);
+        for (number, endpoint) in view.endpoints.iter().enumerate() {
+            self.scheduler.set_ready(number as u32, endpoint.ready);
+        }
         let session = request.session.as_ref().map(|session| session.id);
         let id = session.map(|id| id.to_string());
         let token = self.sessions.as_ref().zip(session).and_then(|(tokens, id)| tokens.get(&id).cloned());
@@ -239,6 +242,14 @@ impl Picker {
         for precise in &mut self.precise {
             precise.speculative.pre_request(now, &asked, &[decision.primary]);
         }
+    }
+
+    fn lost(&mut self, replica: ReplicaId) {
+        let Some(number) = self.endpoints.iter().position(|endpoint| endpoint.replica == replica) else {
+            return;
+        };
+        self.scheduler.forget_endpoint(number as u32);
+        self.precise.iter_mut().for_each(|precise| precise.speculative.forget_endpoint(number as u32));
     }
 
     fn ended(&mut self, now: Time, request: RequestId) {
@@ -353,6 +364,11 @@ impl Router for EppRouter {
         if let Some(&picker) = self.owners.get(&request) {
             self.pickers[picker].scheduler.first_chunk(request);
         }
+    }
+
+    fn lost(&mut self, _: Time, replica: ReplicaId) {
+        let picker = self.picker_of[replica.0 as usize];
+        self.pickers[picker].lost(replica);
     }
 
     fn ended(&mut self, now: Time, request: RequestId) {

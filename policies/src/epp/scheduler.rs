@@ -205,6 +205,22 @@ impl Scheduler {
         self.producers.iter_mut().for_each(|(_, producer)| producer.remove_endpoint(endpoint));
     }
 
+    /// Lets requests go to an endpoint, or to it no more.
+    pub fn set_ready(&mut self, endpoint: u32, ready: bool) {
+        match self.live.binary_search(&endpoint) {
+            Ok(at) if !ready => {
+                self.live.remove(at);
+            }
+            Err(at) if ready => self.live.insert(at, endpoint),
+            _ => {}
+        }
+    }
+
+    /// An endpoint has lost what it cached.
+    pub fn forget_endpoint(&mut self, endpoint: u32) {
+        self.producers.iter_mut().for_each(|(_, producer)| producer.forget_endpoint(endpoint));
+    }
+
     /// Lets `producer` publish under a plugin's name, after those that were attached before. Without a producer, a
     /// name's matches are what [`Scheduler::set_match`] says.
     pub fn attach(&mut self, name: &str, mut producer: Box<dyn PrefixProducer>) {

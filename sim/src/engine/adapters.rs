@@ -90,6 +90,12 @@ impl Adapters {
         loads
     }
 
+    /// The server starts anew, with none loaded.
+    pub fn forget(&mut self) {
+        self.gpu.clear();
+        self.host.clear();
+    }
+
     /// How long a batch waits for its loads.
     #[must_use]
     pub fn wait(&self, loads: AdapterLoads) -> Span {

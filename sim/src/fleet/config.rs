@@ -70,6 +70,60 @@ pub struct BelowHostTiers {
     pub cheapest: bool,
 }
 
+/// What goes wrong in a fleet, or is done to it, while it serves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// What happens at a given time.
+    pub planned: Vec<(Time, Fault)>,
+    /// By pool: mean time between failures of each replica, exponentially distributed, and how long a restart takes.
+    pub by_chance: Vec<Option<(Span, Span)>>,
+    /// What becomes of the requests of a replica that dies.
+    pub lost: Lost,
+    /// Seed of what happens by chance.
+    pub seed: u64,
+}
+
+/// Something that happens to a replica, named by its index in the fleet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    /// It dies, and has started anew so much later.
+    Die {
+        /// Which replica.
+        replica: usize,
+        /// From its death to its return.
+        back_in: Span,
+    },
+    /// It gets no new requests, dies when `drain` is over, and has started anew `back_in` later.
+    Replace {
+        /// Which replica.
+        replica: usize,
+        /// How long it may finish what it has.
+        drain: Span,
+        /// From its death to its return.
+        back_in: Span,
+    },
+    /// From now on its network links carry this share of what they do when they are whole, in (0, 1].
+    Link {
+        /// Which replica.
+        replica: usize,
+        /// The share.
+        share: f64,
+    },
+}
+
+/// What becomes of the requests of a replica that dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lost {
+    /// Their clients get an error.
+    #[default]
+    Fail,
+    /// The gateway sends them again, each at most so often.
+    Retry {
+        /// How often.
+        most: u32,
+    },
+}
+
 /// What becomes of a request whose KV cannot be pulled: vLLM's `kv_load_failure_policy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FailedPull {
@@ -167,6 +221,8 @@ pub struct FleetConfig {
     pub disaggregation: Disaggregation,
     /// What lies below the host memory of replicas that keep KV there.
     pub below_host: BelowHostTiers,
+    /// What goes wrong.
+    pub faults: Faults,
     /// Time integrals and counters start here.
     pub warm_up: Time,
     /// Stop here, whatever is still in flight.

@@ -16,11 +16,13 @@ impl<P: Pool> Fleet<'_, P> {
         let live = self.live.get_mut(seat);
         let clock = live.replica().map(|replica| &self.replicas[replica.0 as usize].clock);
         live.start_again(self.now, clock.unwrap_or(&Default::default()));
+        live.outcome.retries += 1;
+        live.patience = None;
         self.send(seat);
     }
 
     /// Takes a request back from router and engine, whatever they still do for it.
-    fn withdraw(&mut self, seat: Seat) {
+    pub(super) fn withdraw(&mut self, seat: Seat) {
         let live = self.live.get_mut(seat);
         if std::mem::take(&mut live.at_router) {
             let id = live.outcome.request.id;

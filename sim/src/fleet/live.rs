@@ -64,6 +64,8 @@ pub(super) struct Live {
     pub(super) at_router: bool,
     /// What another replica computes for it.
     pub(super) remote: Option<Remote>,
+    /// When its client gives up waiting, if it does.
+    pub(super) patience: Option<Time>,
     attempt: u64,
 }
 
@@ -77,6 +79,7 @@ impl Live {
             last_token: now,
             at_router: false,
             remote: None,
+            patience: None,
             attempt: 0,
         }
     }
@@ -94,11 +97,10 @@ impl Live {
         matches!(self.remote, Some(Remote { stage: Stage::Prefill, .. }))
     }
 
-    /// The client gives up waiting, to send it again.
+    /// It is about to be sent again: nothing is left of this attempt but its time.
     pub(super) fn start_again(&mut self, now: Time, clock: &ReplicaClock) {
         self.account.plain(now, clock, Cause::Overhead);
         let outcome = &mut self.outcome;
-        outcome.retries += 1;
         (outcome.replica, outcome.prefill_replica) = (None, None);
         (outcome.queued, outcome.scheduled, outcome.first_token) = (None, None, None);
         (outcome.emitted, outcome.cached_tokens, outcome.duplicate_tokens) = (0, 0, 0);

@@ -13,12 +13,14 @@
 //! | what is kept of a request in flight | `live` |
 //! | what is kept of KV under way | `moves`, [`fabric`] |
 //! | tiers below host memory | `below` |
+//! | replicas that die and come back, links that slow down | `faults` |
 
 mod below;
 mod config;
 mod ending;
 mod error;
 pub mod fabric;
+mod faults;
 mod live;
 mod moves;
 mod routing;
@@ -43,10 +45,11 @@ use crate::router::{Adapters, Choice, Endpoint, Metrics, Needs, Router};
 use crate::source::Source;
 use crate::time::Time;
 pub use config::{
-    BelowHostTiers, Client, Disaggregation, FailedPull, FleetConfig, HostTier, KvForm, Overhead, PoolConfig,
-    Role,
+    BelowHostTiers, Client, Disaggregation, FailedPull, Fault, Faults, FleetConfig, HostTier, KvForm, Lost,
+    Overhead, PoolConfig, Role,
 };
 pub use error::RunError;
+use faults::FaultState;
 use live::{LiveSet, Seat, Ticket};
 use moves::Moves;
 
@@ -92,6 +95,8 @@ enum Next {
     Event,
     /// Something under way ends.
     Transfer,
+    /// Something that goes wrong.
+    Fault,
     /// A replica's.
     Replica(ReplicaId, Rank),
 }
@@ -121,6 +126,7 @@ struct Fleet<'a, P: Pool> {
     model_of_label: FxHashMap<Label, Option<usize>>,
     live: LiveSet,
     moves: Moves,
+    faults: FaultState,
     events: EventQueue<Event>,
     agenda: Agenda,
     /// What the source announced; to be asked again after it gave a request or was told of an end.
@@ -154,7 +160,12 @@ impl<'a, P: Pool> Fleet<'a, P> {
             for number in 0..pool.replicas {
                 endpoint_of.push(models[model].len());
                 let replica = ReplicaId(replicas.len() as u32);
-                models[model].push(Endpoint { replica, in_flight: 0, metrics: Metrics::default() });
+                models[model].push(Endpoint {
+                    replica,
+                    ready: true,
+                    in_flight: 0,
+                    metrics: Metrics::default(),
+                });
                 pool_of.push(index);
                 infos.push(routing::endpoint_info(pool, model, replica, number));
                 let totals = ReplicaTotals {
@@ -168,6 +179,7 @@ impl<'a, P: Pool> Fleet<'a, P> {
             }
         }
         let agenda = Agenda::new(replicas.len());
+        let faults = FaultState::new(&config.faults, &pool_of);
         let adapters = models.iter().map(|endpoints| vec![Adapters::default(); endpoints.len()]).collect();
         router.start(&infos);
         Self {
@@ -188,6 +200,7 @@ impl<'a, P: Pool> Fleet<'a, P> {
             model_of_label: FxHashMap::default(),
             live: LiveSet::default(),
             moves,
+            faults,
             events: EventQueue::default(),
             agenda,
             next_arrival: None,
@@ -215,6 +228,7 @@ impl<'a, P: Pool> Fleet<'a, P> {
                     }
                 }
                 Next::Transfer => self.end_transfers(),
+                Next::Fault => self.take_faults(),
                 Next::Replica(id, rank) => self.take_turn(id, rank)?,
             }
             until_tick -= 1;
@@ -257,12 +271,15 @@ impl<'a, P: Pool> Fleet<'a, P> {
         if let Some(key) = self.events.peek() {
             offer(key, Next::Event);
         }
-        // When nobody is there any more, nobody waits for what is still under way.
-        if self.moves.any
-            && (self.live.any().is_some() || self.next_arrival.is_some())
-            && let Some(at) = self.moves.next()
-        {
-            offer((at, Rank::Arrival), Next::Transfer);
+        // When nobody is there any more, nobody waits for what is still under way or may go wrong.
+        let somebody = |live: &LiveSet| live.any().is_some() || self.next_arrival.is_some();
+        if (self.moves.any || self.faults.any) && somebody(&self.live) {
+            if let Some(at) = self.moves.next().filter(|_| self.moves.any) {
+                offer((at, Rank::Arrival), Next::Transfer);
+            }
+            if let Some(at) = self.faults.next() {
+                offer((at, Rank::Arrival), Next::Fault);
+            }
         }
         Ok(next.map(|((at, _), what)| (at, what)))
     }
@@ -283,7 +300,8 @@ impl<'a, P: Pool> Fleet<'a, P> {
     fn totals(mut self) -> RunTotals {
         let end = self.now;
         let replicas = self.replicas.iter_mut().map(|replica| replica.totals(end)).collect();
-        RunTotals { end, steps: self.steps, replicas, tiers: self.moves.tiers() }
+        let (tiers, deaths) = (self.moves.tiers(), self.faults.deaths);
+        RunTotals { end, steps: self.steps, replicas, tiers, deaths }
     }
 
     fn stuck(&mut self, replica: usize) -> RunError {

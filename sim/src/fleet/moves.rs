@@ -40,6 +40,9 @@ pub(super) struct Pulling {
     bytes: u64,
 }
 
+/// How often the replica that something is for had died when it began.
+type Life = u32;
+
 /// What is over.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Over {
@@ -97,9 +100,11 @@ pub(super) struct Moves {
     acquainted: BTreeMap<(usize, usize), Time>,
     offers: BTreeMap<OfferId, Offer>,
     offered: u64,
-    due: EventQueue<Due>,
+    /// What is for a replica that has died since is void.
+    due: EventQueue<(Life, Due)>,
     /// What will wake each replica.
     under_way: Vec<u32>,
+    lives: Vec<Life>,
 }
 
 impl Moves {
@@ -119,6 +124,7 @@ impl Moves {
             offered: 0,
             due: EventQueue::default(),
             under_way: Vec::new(),
+            lives: Vec::new(),
         };
         for pool in &config.pools {
             for _ in 0..pool.replicas {
@@ -134,6 +140,7 @@ impl Moves {
                 moves.block_bytes.push(pool.kv_block_bytes);
                 moves.hosts.push(pool.host.as_ref().map(|host| HostLink::new(host, pool.kv_block_bytes)));
                 moves.under_way.push(0);
+                moves.lives.push(0);
             }
         }
         moves
@@ -151,7 +158,7 @@ impl Moves {
 
     /// When something is over next, or changes on the way there.
     pub(super) fn next(&mut self) -> Option<Time> {
-        while let Some(Due::Over(Over::Lease(id))) = self.due.front() {
+        while let Some((_, Due::Over(Over::Lease(id)))) = self.due.front() {
             let ends = self.offers.get(id).and_then(|offer| offer.expires);
             if ends.is_some() && ends == self.due.peek().map(|(at, _)| at) {
                 break;
@@ -175,13 +182,19 @@ impl Moves {
             self.fabric_at = self.fabric.next_change();
         }
         while self.due.peek().is_some_and(|(at, _)| at <= now) {
-            if let Some((_, due)) = self.due.pop() {
-                self.end(now, due, over);
+            if let Some((_, (life, due))) = self.due.pop() {
+                self.end(now, life, due, over);
             }
         }
     }
 
-    fn end(&mut self, now: Time, due: Due, over: &mut Vec<Over>) {
+    fn end(&mut self, now: Time, life: Life, due: Due, over: &mut Vec<Over>) {
+        if due.replica().is_some_and(|replica| self.lives[replica] != life) {
+            if let Due::Start(pull) = due {
+                self.abandon(now, pull.offer);
+            }
+            return;
+        }
         match due {
             Due::Start(pull) => self.send(now, pull),
             Due::Over(what) => {
@@ -194,7 +207,7 @@ impl Moves {
                 self.under_way[replica] -= 1;
                 let due = &mut self.due;
                 self.below.write(now, replica, &keys, |at, written| {
-                    due.push(at, Rank::Arrival, Due::Written(written));
+                    due.push(at, Rank::Arrival, (life, Due::Written(written)));
                 });
                 over.push(Over::Copy { replica, job, request: None });
             }
@@ -209,8 +222,20 @@ impl Moves {
         let expires = now + self.config.lease;
         self.offers.insert(id, Offer { replica, handle, expires: Some(expires) });
         self.under_way[replica] += 1;
-        self.due.push(expires, Rank::Arrival, Due::Over(Over::Lease(id)));
+        self.plan(expires, replica, Due::Over(Over::Lease(id)));
         id
+    }
+
+    fn plan(&mut self, at: Time, replica: usize, due: Due) {
+        self.due.push(at, Rank::Arrival, (self.lives[replica], due));
+    }
+
+    /// Whoever was to read an offer is gone without a word: its lease runs again.
+    pub(super) fn abandon(&mut self, now: Time, id: OfferId) {
+        let Some(offer) = self.offers.get_mut(&id) else { return };
+        let (expires, replica) = (now + self.config.lease, offer.replica);
+        offer.expires = Some(expires);
+        self.plan(expires, replica, Due::Over(Over::Lease(id)));
     }
 
     /// The decoding engine knows of the offer. If it sends heartbeats, the lease is renewed as long as it waits: every
@@ -249,20 +274,23 @@ impl Moves {
         let pull = Pulling { ticket, offer, replica, handle, bytes };
         self.under_way[replica] += 1;
         let Some(source) = self.offers.get_mut(&offer) else {
-            return self.due.push(now, Rank::Arrival, Due::Over(Over::NoPull(pull)));
+            return self.plan(now, replica, Due::Over(Over::NoPull(pull)));
         };
         source.expires = None;
         let pair = (source.replica, replica);
         let from = *self.acquainted.entry(pair).or_insert(now + self.config.handshake);
         if from > now {
-            self.due.push(from, Rank::Arrival, Due::Start(pull));
+            self.plan(from, replica, Due::Start(pull));
         } else {
             self.send(now, pull);
         }
     }
 
     fn send(&mut self, now: Time, pull: Pulling) {
-        let from = self.offers[&pull.offer].replica;
+        let Some(offer) = self.offers.get(&pull.offer) else {
+            return self.plan(now, pull.replica, Due::Over(Over::NoPull(pull)));
+        };
+        let from = offer.replica;
         let path = [self.links[from].0, self.links[pull.replica].1];
         let transfer = self.fabric.start(now, pull.bytes, &path);
         self.pulls.insert(transfer, pull);
@@ -280,7 +308,7 @@ impl Moves {
         } else {
             Due::Store { replica, job, keys: copy.keys.clone() }
         };
-        self.due.push(done, Rank::Arrival, due);
+        self.plan(done, replica, due);
     }
 
     /// Starts to bring chunks to host memory from below.
@@ -288,7 +316,49 @@ impl Moves {
         let done = self.below.read(now, replica, promotion.chunks);
         self.under_way[replica] += 1;
         let over = Over::Copy { replica, job: promotion.job, request: Some(request) };
-        self.due.push(done, Rank::Arrival, Due::Over(over));
+        self.plan(done, replica, Due::Over(over));
+    }
+
+    /// A replica has died: what it offered is gone, what it pulled is over, and nobody waits for its copies. The engine
+    /// with which it starts anew.
+    pub(super) fn replica_died<P: Pool>(
+        &mut self,
+        now: Time,
+        config: &FleetConfig,
+        pool: &PoolConfig,
+        replica: usize,
+    ) -> Engine<P> {
+        self.lives[replica] += 1;
+        self.under_way[replica] = 0;
+        self.offers.retain(|_, offer| offer.replica != replica);
+        self.acquainted.retain(|&(from, to), _| from != replica && to != replica);
+        let offers = &self.offers;
+        let is_over = |pull: &Pulling| pull.replica == replica || !offers.contains_key(&pull.offer);
+        let over: Vec<(TransferId, Pulling)> =
+            self.pulls.iter().filter(|(_, pull)| is_over(pull)).map(|(&id, &pull)| (id, pull)).collect();
+        for (transfer, pull) in over {
+            self.pulls.remove(&transfer);
+            self.fabric.cancel(now, transfer);
+            if pull.replica == replica {
+                self.abandon(now, pull.offer);
+            } else {
+                self.plan(now, pull.replica, Due::Over(Over::NoPull(pull)));
+            }
+        }
+        self.fabric_at = self.fabric.next_change();
+        if let Some(host) = &mut self.hosts[replica] {
+            (host.loads_until, host.stores_until) = (now, now);
+        }
+        self.engine(config, pool, replica)
+    }
+
+    /// From now on the links of a replica carry only this share.
+    pub(super) fn set_link_health(&mut self, now: Time, replica: usize, share: f64) {
+        if let Some(&(from, to)) = self.links.get(replica) {
+            self.fabric.set_health(now, from, share);
+            self.fabric.set_health(now, to, share);
+            self.fabric_at = self.fabric.next_change();
+        }
     }
 
     /// What the tiers below host memory read and wrote.
@@ -311,6 +381,18 @@ impl Moves {
             engine.above(self.below.of_engine(config, pool, replica))
         } else {
             engine
+        }
+    }
+}
+
+impl Due {
+    /// The replica that waits for it.
+    fn replica(&self) -> Option<usize> {
+        match *self {
+            Self::Start(Pulling { replica, .. })
+            | Self::Over(Over::NoPull(Pulling { replica, .. }) | Over::Copy { replica, .. })
+            | Self::Store { replica, .. } => Some(replica),
+            Self::Over(Over::Pull(_) | Over::Lease(_)) | Self::Written(_) => None,
         }
     }
 }

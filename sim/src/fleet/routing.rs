@@ -6,7 +6,7 @@ use super::{Event, Fleet, PoolConfig};
 use crate::event::Rank;
 use crate::fleet::RunError;
 use crate::kv::Pool;
-use crate::request::{Cause, Label, Outcome, Rejection, ReplicaId, Status};
+use crate::request::{Cause, Label, Outcome, Refusal, Rejection, ReplicaId, Status};
 use crate::router::{Admission, Choice, EndpointInfo, View};
 use crate::time::Span;
 
@@ -45,7 +45,8 @@ impl<P: Pool> Fleet<'_, P> {
     pub(super) fn send(&mut self, seat: Seat) {
         let ticket = self.live.ticket(seat);
         if let Some(timeout) = self.config.client.timeout {
-            self.events.push(self.now + timeout, Rank::Tick, Event::Timeout(ticket));
+            let patience = *self.live.get_mut(seat).patience.get_or_insert(self.now + timeout);
+            self.events.push(patience, Rank::Tick, Event::Timeout(ticket));
         }
         let overhead = &self.config.overhead;
         // A router without a memory of its own decisions may as well decide at the end of its time.
@@ -106,6 +107,9 @@ impl<P: Pool> Fleet<'_, P> {
 
     /// The router chooses a replica.
     fn place(&mut self, ticket: Ticket, model: usize) {
+        if self.faults.any && self.models[model].iter().all(|endpoint| !endpoint.ready) {
+            return self.end(ticket.seat, Status::Rejected(Rejection::Router(Refusal::NoEndpoint)));
+        }
         let live = self.live.get_mut(ticket.seat);
         let mut caches = Lookup {
             replicas: &mut self.replicas,

@@ -45,6 +45,11 @@ pub trait PrefixProducer: Send {
     /// The endpoint is gone, and with it what it cached.
     fn remove_endpoint(&mut self, endpoint: u32);
 
+    /// The endpoint has lost what it cached, and stays.
+    fn forget_endpoint(&mut self, endpoint: u32) {
+        self.remove_endpoint(endpoint);
+    }
+
     /// Writes the match of every endpoint, one place each. The places come as `None`; a producer that has
     /// nothing to say leaves them so.
     fn produce(&mut self, now: Time, request: &RequestView<'_>, matches: &mut [Option<PrefixMatch>]);

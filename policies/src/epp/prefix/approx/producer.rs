@@ -97,6 +97,10 @@ impl<I: PrefixIndex> PrefixProducer for ApproxProducer<I> {
         self.index.remove(endpoint);
     }
 
+    fn forget_endpoint(&mut self, endpoint: u32) {
+        self.index.remove(endpoint);
+    }
+
     fn produce(&mut self, _: Time, request: &RequestView<'_>, matches: &mut [Option<PrefixMatch>]) {
         let text = self.text_of(request);
         let (total_blocks, block_tokens) = (text.blocks(), text.block_tokens());
