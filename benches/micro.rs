@@ -45,6 +45,7 @@ fn step_time(c: &mut Criterion) {
         prefill_tokens: 2000,
         prefill_pairs: 1_001_000,
         prefill_context: 2000,
+        prefill_longest: 1000,
         sampled: 66,
         ..decodes
     };

@@ -90,6 +90,7 @@ fn prefill_ms(row: &Row, gpu: &str) -> f64 {
         prefill_tokens: row.batch * row.input,
         prefill_pairs: batch * input * (input + 1) / 2,
         prefill_context: batch * input,
+        prefill_longest: row.input,
         sampled: row.batch,
         ..StepShape::default()
     };

@@ -109,6 +109,7 @@ fn shape(question: &StepQuestion, engine: &EngineConfig) -> Result<StepShape, In
         prefill_tokens: prefill,
         prefill_pairs: new * before + new * (new + 1) / 2,
         prefill_context: if prefill > 0 { before + new } else { 0 },
+        prefill_longest: prefill,
         decodes: decode,
         decode_context: u64::from(decode) * u64::from(kv),
         decode_longest: if decode > 0 { u64::from(kv) } else { 0 },

@@ -130,7 +130,8 @@ fn mixed(gpu: &Gpu) -> Explained {
             TileOwner::QueryHead => "query head",
             TileOwner::KvHead => "KV head",
         };
-        format!("{} rows for each {owner}", tiles.rows)
+        let short = tiles.alone.map(|rows| format!(", none while no chunk has more than {rows} rows"));
+        format!("{} rows for each {owner}{}", tiles.rows, short.unwrap_or_default())
     });
     Explained {
         formula: "4 * head width * rows * context / (P c): a decode fills one row of a tile that is multiplied whole",

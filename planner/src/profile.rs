@@ -132,6 +132,7 @@ fn largest(limits: &Limits) -> StepShape {
         prefill_tokens: tokens.saturating_sub(limits.max_num_seqs),
         prefill_pairs: u64::from(tokens) * length,
         prefill_context: length,
+        prefill_longest: tokens,
         decodes: limits.max_num_seqs,
         decode_context: u64::from(limits.max_num_seqs) * length,
         decode_longest: length,

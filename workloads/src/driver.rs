@@ -1,8 +1,8 @@
 //! The loops that send a workload's records: the source of a run.
 //!
 //! A *chain* is a record that starts by itself and the turns that follow it. An open loop sends each chain at
-//! its recorded time; a closed loop keeps so many requests in flight; users each work through one chain
-//! after another. In all of them a turn follows the end of the turn before by its think time.
+//! its recorded time, or later where the client holds it back; a closed loop keeps so many requests in flight; users
+//! each work through one chain after another. In all of them a turn follows the end of the turn before by its think time.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -28,6 +28,8 @@ const LATEST: Time = Time::from_nanos(u64::MAX / 2);
 pub enum Pacing {
     /// At its own time, whatever the system does.
     Open,
+    /// At its own time, or as soon after it as fewer requests than this are in flight.
+    AtMost(NonZeroU32),
     /// As soon as fewer requests than this are in flight; recorded times are ignored. A due turn of a running
     /// conversation takes a free place before a new chain does.
     Closed(NonZeroU32),
@@ -158,11 +160,14 @@ impl Driver {
         let due = self.due.peek().map(|Reverse(due)| due);
         let turn = due.map(|due| due.at);
         let next = match &self.pacing {
-            Pacing::Open => match self.upcoming.as_ref().map(Chain::recorded_time) {
-                Some(at) if turn.is_none_or(|turn| at < turn) => Some(Next::Chain(at)),
-                _ => turn.map(Next::Due),
-            },
-            Pacing::Closed(most) if self.in_flight >= most.get() => None,
+            Pacing::Closed(most) | Pacing::AtMost(most) if self.in_flight >= most.get() => None,
+            Pacing::Open | Pacing::AtMost(_) => {
+                let next = match self.upcoming.as_ref().map(Chain::recorded_time) {
+                    Some(at) if turn.is_none_or(|turn| at < turn) => Some(Next::Chain(at)),
+                    _ => turn.map(Next::Due),
+                };
+                next.map(|next| self.held_back(next))
+            }
             Pacing::Closed(_) => match turn {
                 Some(at) if at <= self.now || self.upcoming.is_none() => Some(Next::Due(at.max(self.now))),
                 _ => self.upcoming.as_ref().map(|_| Next::Chain(self.now)),
@@ -174,6 +179,15 @@ impl Driver {
         };
         let end = self.cut.duration.map_or(LATEST, |duration| Time::ZERO + duration);
         Ok(next.filter(|next| next.at() < end))
+    }
+
+    /// What a client with a limit sends no sooner than now, when a place has become free.
+    fn held_back(&self, next: Next) -> Next {
+        match (&self.pacing, next) {
+            (Pacing::AtMost(_), Next::Due(at)) => Next::Due(at.max(self.now)),
+            (Pacing::AtMost(_), Next::Chain(at)) => Next::Chain(at.max(self.now)),
+            (_, next) => next,
+        }
     }
 
     /// Reads the next chain ahead, unless one is waiting or the workload has ended.

@@ -61,6 +61,7 @@ pub fn open(spec: &WorkloadSpec, base: &Path) -> Result<Workload, WorkloadError>
     };
     let pacing = match &spec.pacing {
         Loop::Open => Pacing::Open,
+        Loop::AtMost(most) => Pacing::AtMost(*most),
         Loop::Closed(most) => Pacing::Closed(*most),
         Loop::Users { users, think } => {
             Pacing::Users { users: *users, think: think.sampler("workload.loop.think", base)? }
@@ -183,7 +184,8 @@ impl Course {
         let duration = cut.duration.map(Span::as_secs_f64);
         let most = cut.requests.map(|requests| requests as f64);
         let (requests, span) = match pacing {
-            Pacing::Open => {
+            // A client's limit is not meant to bind for long.
+            Pacing::Open | Pacing::AtMost(_) => {
                 let rate = self.rate.or_else(|| Some(self.requests? / self.span.filter(|s| *s > 0.0)?));
                 let within = duration.and_then(|seconds| Some(seconds * rate?));
                 let requests = least(least(self.requests, most), within);
@@ -205,7 +207,7 @@ impl Course {
             return Some(format!("`requests` asks for {asked}, and the trace ends after {has}"));
         }
         let asked = cut.duration.map(Span::as_secs_f64).filter(|asked| *asked > span)?;
-        matches!(pacing, Pacing::Open).then(|| {
+        matches!(pacing, Pacing::Open | Pacing::AtMost(_)).then(|| {
             let (asked, span) = (lasting(asked), lasting(span));
             format!("`duration` asks for {asked}, and the trace's arrivals end after {span}")
         })
@@ -216,6 +218,12 @@ impl Course {
         match (pacing, self.rate) {
             (Pacing::Open, Some(rate)) => about += &format!(", {} requests/s", shortened(rate)),
             (Pacing::Open, None) => {}
+            (Pacing::AtMost(most), rate) => {
+                if let Some(rate) = rate {
+                    about += &format!(", {} requests/s", shortened(rate));
+                }
+                about += &format!(", at most {} in flight", grouped(most.get().into()));
+            }
             (Pacing::Closed(most), _) => about += &format!(", {} in flight", grouped(most.get().into())),
             (Pacing::Users { users, .. }, _) => about += &format!(", {} users", grouped(users.get().into())),
         }

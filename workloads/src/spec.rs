@@ -84,6 +84,8 @@ pub enum Loop {
     /// At their own times, whatever the system does.
     #[default]
     Open,
+    /// At their own times, or as soon after them as fewer than this many are in flight: the client's limit.
+    AtMost(NonZeroU32),
     /// As soon as fewer than this many are in flight; their own times are ignored.
     Closed(NonZeroU32),
     /// By users: each sends one session (or single request) after another, and thinks in between.
@@ -181,7 +183,7 @@ impl WorkloadSpec {
             ));
         }
         match self.pacing {
-            Loop::Open => Ok(()),
+            Loop::Open | Loop::AtMost(_) => Ok(()),
             Loop::Closed(_) | Loop::Users { .. } => wrong(
                 "`workload.rate` has no effect in a closed loop, where ends of requests set the pace: \
                  remove it, or `loop`",
@@ -208,7 +210,7 @@ impl WorkloadSpec {
         }
         let size = match self.pacing {
             Loop::Open => 0,
-            Loop::Closed(size) | Loop::Users { users: size, .. } => size.get(),
+            Loop::AtMost(size) | Loop::Closed(size) | Loop::Users { users: size, .. } => size.get(),
         };
         if size > LOOP_MAX {
             return wrong(&format!("`workload.loop` is of {size}: at most {LOOP_MAX} are possible"));
@@ -254,6 +256,7 @@ struct LoopVisitor;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LoopFields {
+    at_most: Option<NonZeroU32>,
     closed: Option<NonZeroU32>,
     users: Option<NonZeroU32>,
     think: Option<Law<Seconds>>,
@@ -263,14 +266,14 @@ impl<'de> Visitor<'de> for LoopVisitor {
     type Value = Loop;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a loop: open, {closed: 256} or {users: 500, think: 20s}")
+        f.write_str("a loop: open, {at_most: 256}, {closed: 256} or {users: 500, think: 20s}")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Loop, E> {
         match text {
             "open" => Ok(Loop::Open),
             _ => Err(E::custom(format!(
-                "`{text}` is not a loop: write open, {{closed: 256}} or {{users: 500, think: 20s}}"
+                "`{text}` is not a loop: write open, {{at_most: 256}}, {{closed: 256}} or {{users: 500, think: 20s}}"
             ))),
         }
     }
@@ -278,12 +281,17 @@ impl<'de> Visitor<'de> for LoopVisitor {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Loop, A::Error> {
         let fields = LoopFields::deserialize(MapAccessDeserializer::new(map))?;
         match fields {
-            LoopFields { closed: Some(most), users: None, think: None } => Ok(Loop::Closed(most)),
-            LoopFields { closed: None, users: Some(users), think: Some(think) } => {
+            LoopFields { at_most: Some(most), closed: None, users: None, think: None } => {
+                Ok(Loop::AtMost(most))
+            }
+            LoopFields { at_most: None, closed: Some(most), users: None, think: None } => {
+                Ok(Loop::Closed(most))
+            }
+            LoopFields { at_most: None, closed: None, users: Some(users), think: Some(think) } => {
                 Ok(Loop::Users { users, think })
             }
             _ => Err(de::Error::custom(
-                "a loop is open, {closed: 256} or {users: 500, think: 20s}, with just these keys",
+                "a loop is open, {at_most: 256}, {closed: 256} or {users: 500, think: 20s}, with just these keys",
             )),
         }
     }

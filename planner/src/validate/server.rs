@@ -116,7 +116,8 @@ impl StepTimes {
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// A folder for each load with `trace.csv`: `send_time_us`, `first_chunk_time_us`, `last_chunk_time_us`, tokens.
-    /// `closed256` in its name says that the client kept so many requests in flight.
+    /// `closed256` in its name says that the client never had more requests in flight: they were due at
+    /// `arrival_time_us`.
     Traces,
     /// `requests.jsonl`: `arrival_time`, `queued_ts`, `first_token_ts`, `last_token_ts`, tokens.
     Requests,
@@ -173,7 +174,8 @@ impl Server {
             let mut scenario = self.with_trace(trace);
             let closed = name.split("closed").nth(1).and_then(|size| size.parse::<NonZeroU32>().ok());
             if let (Some(size), Some(workload)) = (closed, &mut scenario.workload) {
-                workload.pacing = Loop::Closed(size);
+                workload.pacing = Loop::AtMost(size);
+                workload.columns.insert("arrival_s".into(), "arrival_time_us".into());
             }
             cells.push(Cell { name, scenario, measured: trace_times(&path)?, figures: None });
         }

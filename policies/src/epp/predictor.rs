@@ -41,6 +41,7 @@ impl Predictor {
             prefill_tokens: CHUNK_TOKENS,
             prefill_pairs: tokens * (tokens + 1) / 2,
             prefill_context: tokens,
+            prefill_longest: CHUNK_TOKENS,
             sampled: 1,
             ..StepShape::default()
         };

@@ -119,7 +119,8 @@ pub struct DecodeAttention {
 ///
 /// FlashAttention runs a mixed batch as one kernel whose tiles are made for prompts: a decode's single row is
 /// multiplied as if it were a whole tile. FlashAttention 2 has tiles of 64 rows for each query head when the cache is
-/// paged, FlashAttention 3 tiles of 128 rows that hold the query heads of one KV head.
+/// paged, FlashAttention 3 tiles of 128 rows that hold the query heads of one KV head. As long as no chunk has more
+/// than 64 rows, FlashAttention 3 takes tiles of 64, as for decodes alone (`use_one_mma_wg` in vLLM's fork).
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MixedBatchTiles {
@@ -127,6 +128,9 @@ pub struct MixedBatchTiles {
     pub rows: u32,
     /// What has a tile of its own.
     pub per: TileOwner,
+    /// Rows of the tiles of decodes alone, when chunks of no more rows run in them too: such a batch takes its decodes
+    /// no longer than they take alone. None where decodes alone have a kernel of their own.
+    pub alone: Option<u32>,
 }
 
 /// What has a tile of its own in a mixed batch.

@@ -136,9 +136,22 @@ impl ClosedForm {
         shape.prefills > 0 && self.tiles_us > 0.0
     }
 
+    /// What the tiles of the prefill's kernel add to each token of decode context in one layer, microseconds.
+    fn tiles_us(&self, shape: &StepShape) -> f64 {
+        if self.shares_kernel(shape) && !self.in_tiles_of_decodes(shape) { self.tiles_us } else { 0.0 }
+    }
+
+    /// Whether the rows of each chunk, packed with the query heads that share a KV head, fit a tile that decodes alone
+    /// have too.
+    fn in_tiles_of_decodes(&self, shape: &StepShape) -> bool {
+        let heads_per_owner = self.dimensions.heads / self.dimensions.kv_heads();
+        let alone = self.gpu.mixed_batch_tiles.and_then(|tiles| tiles.alone);
+        alone.is_some_and(|rows| f64::from(shape.prefill_longest) * heads_per_owner <= f64::from(rows))
+    }
+
     /// Attention of one layer over a token of decode context, microseconds.
     fn decode_rate_us(&self, shape: &StepShape) -> f64 {
-        if self.shares_kernel(shape) { self.read_us + self.tiles_us } else { self.read_us }
+        self.read_us + self.tiles_us(shape)
     }
 
     /// The ops of a step with their work and times, in the order in which they run. Their times add up to the step's
@@ -202,21 +215,22 @@ impl ClosedForm {
             read(seen),
             self.read_us * seen,
         );
-        if self.shares_kernel(shape) {
+        let tiles_us = self.tiles_us(shape);
+        if tiles_us > 0.0 {
             let tiles = |tokens: f64| Work { flops: self.tile_flops() * tokens, bytes: 0.0 };
             add(
                 "decodes in prefill's tiles",
                 Form::MixedTiles,
                 full,
                 tiles(context),
-                self.tiles_us * context,
+                tiles_us * context,
             );
             add(
                 "decodes in its tiles, window",
                 Form::MixedTiles,
                 windowed,
                 tiles(seen),
-                self.tiles_us * seen,
+                tiles_us * seen,
             );
         }
         add("unequal lengths", Form::DecodeSkew, full, Work::default(), rate * SKEW * longer);

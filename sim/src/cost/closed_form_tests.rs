@@ -47,6 +47,7 @@ fn prefill(tokens: u32) -> StepShape {
         prefill_tokens: tokens,
         prefill_pairs: n * (n + 1) / 2,
         prefill_context: n,
+        prefill_longest: tokens,
         sampled: 1,
         ..StepShape::default()
     }
@@ -134,6 +135,20 @@ fn a_mixed_batch_takes_longer_than_its_parts_where_one_kernel_serves_both() {
     let together = attention_us(&mixed(1024, 128, 1024));
     assert!((parts / 466.0 - 1.0).abs() < 0.2, "{parts}");
     assert!(together > 1.5 * parts && (together / 824.6 - 1.0).abs() < 0.25, "{together}");
+}
+
+#[test]
+fn short_chunks_run_in_the_tiles_of_decodes_on_hopper() {
+    // Llama-2-7B has a KV head for each query head: chunks of up to 64 tokens; Llama-3.1-8B one for four: up to 16.
+    for (name, most) in [("llama-2-7b", 64), ("llama-3.1-8b", 16)] {
+        let cost = cost("h100", name, 1);
+        let tiles = |tokens| {
+            cost.ops(&mixed(tokens, 80, 700)).into_iter().filter(|op| op.form == Form::MixedTiles).count()
+        };
+        assert_eq!((tiles(most), tiles(most + 1)), (0, 1), "{name}");
+    }
+    let ampere = cost("a100", "llama-2-7b", 1);
+    assert!(ampere.ops(&mixed(1, 80, 700)).iter().any(|op| op.form == Form::MixedTiles));
 }
 
 #[test]
@@ -233,6 +248,7 @@ proptest! {
             shape.prefill_tokens = prefill_tokens;
             shape.prefill_pairs = n * history + n * (n + 1) / 2;
             shape.prefill_context = history + n;
+            shape.prefill_longest = prefill_tokens;
         }
         let base = cost.step(&shape);
         let longer = StepShape {

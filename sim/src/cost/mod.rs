@@ -23,6 +23,8 @@ pub struct StepShape {
     pub prefill_pairs: u64,
     /// Tokens whose keys and values they read: history and chunk.
     pub prefill_context: u64,
+    /// Tokens of the longest chunk.
+    pub prefill_longest: u32,
     /// Requests that extend their output by one token.
     pub decodes: u32,
     /// Tokens whose keys and values they read.
@@ -46,6 +48,7 @@ impl StepShape {
             self.prefill_tokens += part.new;
             self.prefill_pairs += new * history + new * (new + 1) / 2;
             self.prefill_context += history + new;
+            self.prefill_longest = self.prefill_longest.max(part.new);
         }
         self.sampled += u32::from(part.samples);
     }
