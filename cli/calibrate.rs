@@ -19,7 +19,7 @@ pub(crate) struct Args {
     command: Command,
 }
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 enum Command {
     /// Time kernels on a device here and write a profile of it; `forerun calibrate run --help` lists the options.
     #[command(disable_help_flag = true)]
@@ -30,8 +30,23 @@ enum Command {
     },
     /// Turn measured kernel tables into a profile, which a scenario names with `profile: FILE`.
     Import {
-        /// Folder with the tables (LLMServingSim 2.0 layout).
+        /// Folder with the tables: LLMServingSim's, AIConfigurator's or Vidur's layout.
         folder: PathBuf,
+        /// Their GPU, where the folder does not say it: a name of `forerun catalog`.
+        #[arg(long, value_name = "NAME")]
+        gpu: Option<String>,
+        /// Model to compose a profile of, where the folder does not say it.
+        #[arg(long, value_name = "NAME")]
+        model: Option<String>,
+        /// Type of the model's weights.
+        #[arg(long, value_name = "TYPE", requires = "model")]
+        dtype: Option<String>,
+        /// Type of the KV cache: auto or fp8.
+        #[arg(long, value_name = "TYPE")]
+        kv_cache_dtype: Option<String>,
+        /// GPUs that the model is split over.
+        #[arg(long, value_name = "N")]
+        tensor_parallel: Option<u32>,
         /// Use skew_fit.csv even where meta.yaml says that it is of another run.
         #[arg(long)]
         foreign_skew: bool,
@@ -50,17 +65,26 @@ enum Command {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    match &args.command {
-        Command::Run { options } => return calibrate_run::run(options),
-        Command::Import { folder, foreign_skew, output } => {
-            let options = ImportOptions { foreign_skew: *foreign_skew };
-            let profile = import(folder, output, &options).map_err(Error::Input)?;
+    match args.command.clone() {
+        Command::Run { options } => return calibrate_run::run(&options),
+        Command::Import {
+            folder,
+            gpu,
+            model,
+            dtype,
+            kv_cache_dtype,
+            tensor_parallel,
+            foreign_skew,
+            output,
+        } => {
+            let options = ImportOptions { foreign_skew, gpu, model, dtype, kv_cache_dtype, tensor_parallel };
+            let profile = import(&folder, &output, &options).map_err(Error::Input)?;
             print(&format!("{}: {}", output.display(), about(&profile).join("\n")))?;
         }
         Command::Fit { folder, update: document } => {
-            let all = fit(folder).map_err(Error::Input)?;
+            let all = fit(&folder).map_err(Error::Input)?;
             if let Some(document) = document {
-                update(&all, document).map_err(Error::Input)?;
+                update(&all, &document).map_err(Error::Input)?;
             }
             print(&report(&all))?;
         }

@@ -412,7 +412,7 @@ impl Hardware {
 
     /// Step times from a profile of measured kernels.
     fn profile(&self, path: &Path, limits: &Limits) -> Result<StepCost, InputError> {
-        profile::cost(path, self.gpu, &self.model, self.tensor_parallel, limits)
+        profile::cost(path, self, limits)
     }
 }
 

@@ -1,10 +1,14 @@
 //! One step's time, op by op: what `forerun explain step` shows.
 
+use std::path::{Path, PathBuf};
+
+use forerun_profiles::profile::Profile;
 use forerun_reports::document::{Block, Cell, Column, Document, Table};
-use forerun_sim::catalog::{Gpu, Model};
+use forerun_sim::catalog::{Gpu, Grade, Model};
 use forerun_sim::cost::closed_form::ClosedForm;
 use forerun_sim::cost::kernels::Work;
-use forerun_sim::cost::op::{Form, Op};
+use forerun_sim::cost::op::Form;
+use forerun_sim::cost::tables::Limits;
 use forerun_sim::cost::{CostModel as _, StepShape, StepTime};
 use forerun_sim::engine::config::EngineConfig;
 use serde_json::{Value, json};
@@ -12,6 +16,7 @@ use serde_json::{Value, json};
 use crate::assemble::{Hardware, engine_config, limits};
 use crate::error::InputError;
 use crate::forms;
+use crate::profile::{self, Tables};
 use crate::scenario::PoolSpec;
 use crate::scenario::read::Loaded;
 
@@ -39,7 +44,42 @@ pub struct Explanation {
     padded_tokens: u32,
     overlapped: bool,
     time: StepTime,
-    ops: Vec<(Op, u64)>,
+    basis: Basis,
+    rows: Vec<Row>,
+}
+
+/// What gives the step its times.
+#[derive(Debug)]
+enum Basis {
+    /// The catalog's closed forms.
+    ClosedForms,
+    /// Measured kernels, interpolated.
+    Profile {
+        path: PathBuf,
+        profile: Box<Profile>,
+        /// Where the engine may go beyond what was measured.
+        beyond: Vec<String>,
+    },
+}
+
+/// One op of the step; the nanoseconds of all together are exactly the step's.
+#[derive(Debug)]
+struct Row {
+    name: String,
+    /// None in a table.
+    form: Option<Form>,
+    calls: f64,
+    work: Work,
+    /// Time of one call.
+    us: f64,
+    nanos: u64,
+}
+
+/// A step's time, the tokens that it is computed for, and its ops.
+struct Timed {
+    time: StepTime,
+    padded_tokens: u32,
+    rows: Vec<Row>,
 }
 
 /// Explains a step on the pool of this name, or on the first one, of a scenario whose workload is of no account.
@@ -58,14 +98,21 @@ pub fn explain_step(
     let args = spec.engine.unwrap_or_default().or(&scenario.engine.clone().unwrap_or_default());
     let engine = engine_config(&args, &hardware).map_err(in_file)?;
     let overhead = scenario.overhead.clone().unwrap_or_default();
-    let cost = hardware.closed_form(&limits(&engine, &overhead)).map_err(in_file)?;
+    let limits = limits(&engine, &overhead);
     let shape = shape(&question, &engine)?;
-    let time = cost.step(&shape);
+    let profile = spec.profile.or_else(|| scenario.profile.clone()).map(|path| loaded.base.join(path));
+    let (basis, Timed { time, padded_tokens, rows }) = match profile {
+        Some(path) => by_profile(&path, &hardware, &limits, &shape).map_err(in_file)?,
+        None => {
+            (Basis::ClosedForms, by_closed_forms(&hardware.closed_form(&limits).map_err(in_file)?, &shape))
+        }
+    };
     Ok(Explanation {
         question,
-        padded_tokens: cost.padded_tokens(&shape),
+        padded_tokens,
         overlapped: engine.async_scheduling,
-        ops: to_the_nanosecond(&cost, &shape, time),
+        rows,
+        basis,
         time,
         gpu: hardware.gpu,
         model: hardware.model,
@@ -117,20 +164,60 @@ fn shape(question: &StepQuestion, engine: &EngineConfig) -> Result<StepShape, In
     })
 }
 
-/// The ops, each with its time in whole nanoseconds; together exactly the step's.
-fn to_the_nanosecond(cost: &ClosedForm, shape: &StepShape, time: StepTime) -> Vec<(Op, u64)> {
-    let ops = cost.ops(shape);
-    let last = ops.len().saturating_sub(1);
+fn by_closed_forms(cost: &ClosedForm, shape: &StepShape) -> Timed {
+    let time = cost.step(shape);
+    let mut rows: Vec<Row> = cost
+        .ops(shape)
+        .into_iter()
+        .map(|op| Row {
+            name: op.name.into(),
+            form: Some(op.form),
+            calls: op.calls,
+            work: op.work,
+            us: op.us,
+            nanos: 0,
+        })
+        .collect();
+    to_the_nanosecond(&mut rows, time);
+    Timed { time, padded_tokens: cost.padded_tokens(shape), rows }
+}
+
+fn by_profile(
+    path: &Path,
+    hardware: &Hardware,
+    limits: &Limits,
+    shape: &StepShape,
+) -> Result<(Basis, Timed), InputError> {
+    let Tables { profile, cost, beyond } = profile::tables(path, hardware, limits)?;
+    let time = cost.step(shape);
+    let mut rows: Vec<Row> = cost
+        .ops(shape)
+        .into_iter()
+        .map(|op| Row {
+            name: op.name,
+            form: None,
+            calls: op.calls,
+            work: Work::default(),
+            us: op.us,
+            nanos: 0,
+        })
+        .collect();
+    to_the_nanosecond(&mut rows, time);
+    let basis = Basis::Profile { path: path.to_owned(), profile: Box::new(profile), beyond };
+    Ok((basis, Timed { time, padded_tokens: cost.padded_tokens(shape), rows }))
+}
+
+/// Gives each op its time in whole nanoseconds; together exactly the step's.
+fn to_the_nanosecond(rows: &mut [Row], time: StepTime) {
+    let last = rows.len().saturating_sub(1);
     let (mut sum_ns, mut before) = (0.0, 0);
-    let mut parts = Vec::new();
-    for (index, op) in ops.into_iter().enumerate() {
-        sum_ns += op.total_us() * 1e3;
+    for (index, row) in rows.iter_mut().enumerate() {
+        sum_ns += row.calls * row.us * 1e3;
         let until = if index == last { time.gpu.as_nanos() } else { sum_ns.round() as u64 };
         let until = until.max(before);
-        parts.push((op, until - before));
+        row.nanos = until - before;
         before = until;
     }
-    parts
 }
 
 impl Explanation {
@@ -148,11 +235,7 @@ impl Explanation {
         };
         let mut blocks = vec![Block::Table(self.op_table())];
         blocks.push(Block::Text(self.total_words()));
-        blocks.push(Block::Heading("Forms and constants".into()));
-        blocks.extend(self.forms().into_iter().map(|(name, form)| {
-            Block::Text(format!("{name}: {}. {}. Source: {}", form.formula, form.constants, form.source))
-        }));
-        blocks.push(Block::Text(format!("Peaks: {}. Grade: {}.", self.gpu.peak_source, self.gpu.grade)));
+        blocks.extend(self.basis_blocks());
         Document {
             title: format!("One step of {} on {}{split}", self.model.name, self.gpu.name),
             subtitle: format!(
@@ -160,6 +243,43 @@ impl Explanation {
                 weights.linear, weights.experts
             ),
             blocks,
+        }
+    }
+
+    /// Where the times come from.
+    fn basis_blocks(&self) -> Vec<Block> {
+        match &self.basis {
+            Basis::ClosedForms => {
+                let form = |(name, form): (String, forms::Explained)| {
+                    Block::Text(format!(
+                        "{name}: {}. {}. Source: {}",
+                        form.formula, form.constants, form.source
+                    ))
+                };
+                let mut blocks = vec![Block::Heading("Forms and constants".into())];
+                blocks.extend(self.forms().into_iter().map(form));
+                blocks.push(Block::Text(format!(
+                    "Peaks: {}. Grade: {}.",
+                    self.gpu.peak_source, self.gpu.grade
+                )));
+                blocks
+            }
+            Basis::Profile { path, profile, beyond } => {
+                let mut blocks = vec![Block::Heading("Measured tables".into())];
+                blocks.push(Block::Text(format!(
+                    "Times are interpolated between those of {}: {}, {}, {} on {} TP {}, {} weights. Grade: {}.",
+                    path.display(),
+                    profile.source,
+                    profile.engine,
+                    profile.model,
+                    profile.gpu,
+                    profile.tensor_parallel,
+                    profile.dtype,
+                    Grade::Tables
+                )));
+                blocks.extend(profile.notes.iter().chain(beyond).map(|note| Block::Text(note.clone())));
+                blocks
+            }
         }
     }
 
@@ -180,49 +300,58 @@ impl Explanation {
 
     fn op_table(&self) -> Table {
         let total = self.time.gpu.as_nanos().max(1) as f64;
-        let row = |&(op, nanos): &(Op, u64)| {
+        let row = |op: &Row| {
             let Work { flops, bytes } = op.work;
             let some = |value: f64, unit| Cell::number((value > 0.0).then_some(value), unit);
             vec![
-                Cell::text(op.name),
+                Cell::text(op.name.as_str()),
                 Cell::count(op.calls as u64, ""),
                 some(flops / 1e9, ""),
                 some(bytes / 1e6, ""),
                 Cell::number(Some(op.us), ""),
-                Cell::number(Some(nanos as f64 / 1e6), ""),
-                Cell::share(Some(nanos as f64 / total)),
+                Cell::number(Some(op.nanos as f64 / 1e6), ""),
+                Cell::share(Some(op.nanos as f64 / total)),
             ]
         };
         let mut columns = vec![Column::text("")];
         columns.extend(["calls", "GFLOP", "MB", "us", "ms in all", "share"].map(Column::figures));
-        Table { title: "Ops".into(), columns, rows: self.ops.iter().map(row).collect() }
+        Table { title: "Ops".into(), columns, rows: self.rows.iter().map(row).collect() }
     }
 
     /// Each form that an op uses, once, in the order of use.
     fn forms(&self) -> Vec<(String, forms::Explained)> {
         let mut found: Vec<(String, forms::Explained)> = Vec::new();
-        for (op, _) in &self.ops {
-            let name = forms::name(op.form);
+        for form in self.rows.iter().filter_map(|row| row.form) {
+            let name = forms::name(form);
             if !found.iter().any(|(known, _)| *known == name) {
-                found.push((name, self.explained(op.form)));
+                found.push((name, forms::explain(self.gpu, form, self.kv_element_bytes)));
             }
         }
         found
-    }
-
-    fn explained(&self, form: Form) -> forms::Explained {
-        forms::explain(self.gpu, form, self.kv_element_bytes)
     }
 
     /// For machines.
     #[must_use]
     pub fn json(&self) -> Value {
         let StepQuestion { prefill, history, decode, kv } = self.question;
-        let op = |&(op, nanos): &(Op, u64)| {
+        let op = |op: &Row| {
+            let measured = op.form.is_none();
             json!({
-                "name": op.name, "form": forms::name(op.form), "calls": op.calls, "flops": op.work.flops,
-                "bytes": op.work.bytes, "us": op.us, "total_ns": nanos,
+                "name": op.name, "form": op.form.map(forms::name), "calls": op.calls,
+                "flops": (!measured).then_some(op.work.flops), "bytes": (!measured).then_some(op.work.bytes),
+                "us": op.us, "total_ns": op.nanos,
             })
+        };
+        let (grade, profile) = match &self.basis {
+            Basis::ClosedForms => (self.gpu.grade, Value::Null),
+            Basis::Profile { path, profile, beyond } => {
+                let about = json!({
+                    "path": path.display().to_string(), "source": profile.source, "engine": profile.engine,
+                    "dtype": profile.dtype, "kv_cache_dtype": profile.kv_cache_dtype, "notes": profile.notes,
+                    "beyond": beyond,
+                });
+                (Grade::Tables, about)
+            }
         };
         let form = |(name, form): (String, forms::Explained)| json!({"name": name, "formula": form.formula, "constants": form.constants, "source": form.source});
         json!({
@@ -230,10 +359,10 @@ impl Explanation {
             "step": {"prefill": prefill, "history": history, "decode": decode, "kv": kv, "padded_tokens": self.padded_tokens},
             "model": self.model.name, "gpu": self.gpu.name, "tensor_parallel": self.tensor_parallel,
             "weights": {"linear": self.model.shape.weights.linear.to_string(), "experts": self.model.shape.weights.experts.to_string()},
-            "kv_element_bytes": self.kv_element_bytes, "grade": self.gpu.grade, "peak_source": self.gpu.peak_source,
+            "kv_element_bytes": self.kv_element_bytes, "grade": grade, "profile": profile, "peak_source": self.gpu.peak_source,
             "gpu_ns": self.time.gpu.as_nanos(), "cpu_ns": self.time.cpu.as_nanos(),
             "step_ns": self.time.duration(self.overlapped).as_nanos(), "overlapped": self.overlapped,
-            "ops": self.ops.iter().map(op).collect::<Vec<_>>(),
+            "ops": self.rows.iter().map(op).collect::<Vec<_>>(),
             "forms": self.forms().into_iter().map(form).collect::<Vec<_>>(),
         })
     }

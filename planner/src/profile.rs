@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::read::MultiGzDecoder;
 use forerun_profiles::profile::{MEASURED_HERE, Profile};
-use forerun_sim::catalog::{self, Gpu, Grade, Model};
+use forerun_sim::catalog::{self, Gpu, Grade};
 use forerun_sim::cost::scaled::Scaled;
 use forerun_sim::cost::tables::{Limits, TableCost};
 use forerun_sim::cost::{CostModel, StepShape};
 use forerun_sim::time::Span;
 
+use crate::assemble::Hardware;
 use crate::error::InputError;
 use crate::scenario::StepTimeSpec;
 
@@ -91,29 +92,14 @@ pub(crate) fn device(path: &Path, name: Option<&str>) -> Result<Option<&'static 
     Ok(Some(device))
 }
 
-/// The cost model that the profile at `path` gives `tensor_parallel` GPUs with this model.
+/// The cost model that the profile at `path` gives this hardware.
 ///
 /// # Errors
-/// When the file is no profile, or one of another GPU, model or split.
-pub(crate) fn cost(
-    path: &Path,
-    gpu: &Gpu,
-    model: &Model,
-    tensor_parallel: u32,
-    limits: &Limits,
-) -> Result<StepCost, InputError> {
-    let wrong = |why: String| InputError::new(format!("profile {}: {why}", path.display()));
-    let profile = Profile::parse(&read(path).map_err(wrong)?).map_err(wrong)?;
-    let kernels = profile.kernels(gpu, model, tensor_parallel).map_err(wrong)?;
-    let beyond = kernels.beyond(limits);
-    let cost = TableCost::new(kernels, limits);
-    let longest = cost.step(&largest(limits)).gpu;
-    if longest > STEP_MAX {
-        let why = "its times, or the engine's limits, are mistaken";
-        return Err(wrong(format!("the largest step would take {:.0} s: {why}", longest.as_secs_f64())));
-    }
+/// When the file is no profile, or one of another GPU, model, split or type.
+pub(crate) fn cost(path: &Path, hardware: &Hardware, limits: &Limits) -> Result<StepCost, InputError> {
+    let Tables { profile, cost, beyond } = tables(path, hardware, limits)?;
     Ok(StepCost {
-        warnings: beyond.iter().map(|beyond| format!("profile of {}: {beyond}", profile.gpu)).collect(),
+        warnings: beyond,
         grade: if profile.grade == MEASURED_HERE { profile.grade.clone() } else { Grade::Tables.to_string() },
         source: format!("{} ({}), measured under {}", path.display(), profile.grade, profile.engine),
         trust: format!(
@@ -122,6 +108,35 @@ pub(crate) fn cost(
         ),
         cost: Arc::new(cost),
     })
+}
+
+/// A profile as the cost model of a pool.
+pub(crate) struct Tables {
+    pub(crate) profile: Profile,
+    pub(crate) cost: TableCost,
+    /// Where the engine may go beyond what was measured.
+    pub(crate) beyond: Vec<String>,
+}
+
+/// The tables of the profile at `path`.
+///
+/// # Errors
+/// As [`cost`].
+pub(crate) fn tables(path: &Path, hardware: &Hardware, limits: &Limits) -> Result<Tables, InputError> {
+    let Hardware { gpu, model, tensor_parallel, kv_element_bytes } = hardware;
+    let wrong = |why: String| InputError::new(format!("profile {}: {why}", path.display()));
+    let profile = Profile::parse(&read(path).map_err(wrong)?).map_err(wrong)?;
+    profile.check_types(model, *kv_element_bytes).map_err(wrong)?;
+    let kernels = profile.kernels(gpu, model, *tensor_parallel).map_err(wrong)?;
+    let beyond =
+        kernels.beyond(limits).iter().map(|beyond| format!("profile of {}: {beyond}", profile.gpu)).collect();
+    let cost = TableCost::new(kernels, limits);
+    let longest = cost.step(&largest(limits)).gpu;
+    if longest > STEP_MAX {
+        let why = "its times, or the engine's limits, are mistaken";
+        return Err(wrong(format!("the largest step would take {:.0} s: {why}", longest.as_secs_f64())));
+    }
+    Ok(Tables { profile, cost, beyond })
 }
 
 /// A step that no step of this engine exceeds.

@@ -2,7 +2,7 @@
 
 use forerun_sim::catalog::{AllReduce, Gpu, Model};
 use forerun_sim::cost::cuda_graphs::LARGEST_GRAPH;
-use forerun_sim::cost::tables::{Attention, Curve, Kernels, Plane, Skew, Solid};
+use forerun_sim::cost::tables::{Attention, Curve, Kernel, Kernels, Plane, Skew, Solid};
 use serde::{Deserialize, Serialize};
 
 use crate::measured::Measured;
@@ -35,6 +35,9 @@ pub struct Profile {
     pub tensor_parallel: u32,
     /// Type of weights and activations.
     pub dtype: String,
+    /// Type of the KV cache: `auto` for that of activations, or `fp8`.
+    #[serde(default = "auto")]
+    pub kv_cache_dtype: String,
     /// What of the source was not used, and why.
     pub notes: Vec<String>,
     /// Kernels by the tokens of a step, in each layer.
@@ -45,6 +48,9 @@ pub struct Profile {
     pub per_sequence: Vec<Op>,
     /// The experts of a layer.
     pub moe: Option<Moe>,
+    /// One all-reduce of a layer's two, by the tokens of a step; without it they are the catalog's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_reduce: Option<Op>,
     /// Attention of one layer.
     pub attention: Grids,
     /// The engine's largest CUDA graph, tokens: 0 for an engine without, vLLM's 512 when absent.
@@ -57,6 +63,11 @@ pub struct Profile {
     /// What `forerun calibrate run` measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
+}
+
+/// The KV cache of a profile that does not say.
+fn auto() -> String {
+    "auto".into()
 }
 
 /// Times of one kernel.
@@ -161,14 +172,18 @@ impl Profile {
         let mut by_tokens = curves(&self.per_layer, layers)?;
         by_tokens.extend(curves(&self.per_step, 1.0)?);
         if let Some(moe) = &self.moe {
-            by_tokens.push((layers, moe.curve().map_err(|why| format!("`moe`: {why}"))?));
+            let curve = moe.curve().map_err(|why| format!("`moe`: {why}"))?;
+            by_tokens.push(Kernel { name: "experts".into(), calls: layers, curve });
         }
-        if tensor_parallel > 1 {
+        if let Some(op) = &self.all_reduce {
+            by_tokens.extend(curves(std::slice::from_ref(op), layers)?);
+        } else if tensor_parallel > 1 {
             let figures = gpu.all_reduce.iter().find(|entry| entry.gpus == tensor_parallel);
             let figures = figures.ok_or_else(|| {
                 format!("{} has no all-reduce figures for tensor_parallel {tensor_parallel}", gpu.name)
             })?;
-            by_tokens.push((2.0 * layers, all_reduce(figures, model)?));
+            let curve = all_reduce(figures, model)?;
+            by_tokens.push(Kernel { name: "all-reduce (catalog)".into(), calls: 2.0 * layers, curve });
         }
         Ok(Kernels {
             by_tokens,
@@ -177,6 +192,29 @@ impl Profile {
             layers,
             largest_graph: self.largest_graph.unwrap_or(LARGEST_GRAPH),
         })
+    }
+
+    /// Whether it is of weights and a KV cache of these types. Both forms of 16 bits take as long.
+    ///
+    /// # Errors
+    /// When it is not: says what the scenario can be changed to.
+    pub fn check_types(&self, model: &Model, kv_element_bytes: u32) -> Result<(), String> {
+        let sixteen = |dtype: &str| matches!(dtype, "bf16" | "fp16" | "bfloat16" | "float16");
+        let weights = model.shape.weights.linear.to_string();
+        if self.dtype != weights && !(sixteen(&self.dtype) && sixteen(&weights)) {
+            return Err(format!(
+                "was measured with {} weights, and the scenario has {weights}: set `dtype: {}`, or name a profile of {weights}",
+                self.dtype, self.dtype
+            ));
+        }
+        let cache = if kv_element_bytes == 1 { "fp8" } else { "auto" };
+        if self.kv_cache_dtype != cache {
+            return Err(format!(
+                "was measured with a KV cache of type {}, and the scenario has {cache}: set `kv_cache_dtype: {}`, or name a profile of {cache}",
+                self.kv_cache_dtype, self.kv_cache_dtype
+            ));
+        }
+        Ok(())
     }
 
     fn check_match(&self, gpu: &Gpu, model: &Model, tensor_parallel: u32) -> Result<(), String> {
@@ -204,13 +242,13 @@ impl Profile {
     }
 }
 
-fn curves(ops: &[Op], times: f64) -> Result<Vec<(f64, Curve)>, String> {
+fn curves(ops: &[Op], times: f64) -> Result<Vec<Kernel>, String> {
     let curve = |op: &Op| {
         let curve = Curve::new(op.at.clone(), op.us.clone()).map_err(|why| format!("`{}`: {why}", op.op))?;
         if !(op.times.is_finite() && op.times > 0.0) {
             return Err(format!("`{}`: runs {} times", op.op, op.times));
         }
-        Ok((op.times * times, curve))
+        Ok(Kernel { name: op.op.clone(), calls: op.times * times, curve })
     };
     ops.iter().map(curve).collect()
 }

@@ -1,7 +1,7 @@
 //! Rows of a table: CSV by column names, compressed or not, with bounds on what is read.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -20,6 +20,44 @@ pub fn find(folder: &Path, name: &str) -> Option<PathBuf> {
         .map(|extension| folder.join(format!("{name}.{extension}")))
         .into_iter()
         .find(|p| p.is_file())
+}
+
+/// The names of all tables of a folder, in order.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn names(folder: &Path) -> Result<Vec<String>, ImportError> {
+    let entries = fs::read_dir(folder).map_err(|e| ImportError::new(folder, e.to_string()))?;
+    let files = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let stem = |file: String| {
+        let stem = file.strip_suffix(".csv").or_else(|| file.strip_suffix(".csv.gz"));
+        stem.map(str::to_owned)
+    };
+    let mut names: Vec<String> = files.filter_map(stem).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// The columns of a table.
+///
+/// # Errors
+/// As [`Table::read`].
+pub fn columns(folder: &Path, name: &str) -> Result<Vec<String>, ImportError> {
+    let (path, input) = open(folder, name)?;
+    let mut reader = csv::Reader::from_reader(input.take(BYTES_MAX));
+    let header = reader.headers().map_err(|e| ImportError::new(&path, e.to_string()))?;
+    Ok(header.iter().map(|name| name.trim().to_owned()).collect())
+}
+
+/// The uncompressed bytes of a table, and where it lies.
+fn open(folder: &Path, name: &str) -> Result<(PathBuf, Box<dyn Read>), ImportError> {
+    let missing = || ImportError::new(folder, format!("has no {name}.csv"));
+    let path = find(folder, name).ok_or_else(missing)?;
+    let file = File::open(&path).map_err(|e| ImportError::new(&path, e.to_string()))?;
+    let zipped = path.extension().is_some_and(|extension| extension == "gz");
+    let input: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    Ok((path, input))
 }
 
 /// A table in memory.
@@ -43,12 +81,8 @@ impl Table {
     /// # Errors
     /// When neither is there, or it is too large or malformed.
     pub fn read(folder: &Path, name: &str) -> Result<Self, ImportError> {
-        let missing = || ImportError::new(folder, format!("has no {name}.csv"));
-        let path = find(folder, name).ok_or_else(missing)?;
+        let (path, input) = open(folder, name)?;
         let wrong = |why: String| ImportError::new(&path, why);
-        let file = File::open(&path).map_err(|e| wrong(e.to_string()))?;
-        let zipped = path.extension().is_some_and(|extension| extension == "gz");
-        let input: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
         let mut text = Vec::new();
         input.take(BYTES_MAX + 1).read_to_end(&mut text).map_err(|e| wrong(e.to_string()))?;
         if text.len() as u64 > BYTES_MAX {

@@ -45,6 +45,11 @@ impl Scatter {
         self.times.get(&at).copied()
     }
 
+    /// All points with their times, in order.
+    pub fn points(&self) -> impl Iterator<Item = ([u32; 4], f64)> {
+        self.times.iter().map(|(at, us)| (*at, *us))
+    }
+
     /// The coordinates along one dimension, ascending.
     #[must_use]
     pub fn axis(&self, dimension: usize) -> Vec<u32> {

@@ -200,7 +200,11 @@ fn profiles(
     profiles.push((StepTimes::Tables, Some(path)));
     if profile.attention.skew.is_none() {
         let path = scratch.join("with_skew.json");
-        let skewed = calibrate::import(&folder, &path, &ImportOptions { foreign_skew: true })?;
+        let skewed = calibrate::import(
+            &folder,
+            &path,
+            &ImportOptions { foreign_skew: true, ..ImportOptions::default() },
+        )?;
         if skewed.attention.skew.is_some() {
             profiles.push((StepTimes::TablesWithSkew, Some(path)));
         }

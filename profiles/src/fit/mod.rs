@@ -81,6 +81,11 @@ struct Measured {
     samples: Vec<Sample>,
 }
 
+/// The GPU of a folder of this name.
+pub(crate) fn gpu_of(folder: &str) -> Option<&'static Gpu> {
+    FOLDERS.iter().find(|(name, _)| *name == folder).and_then(|(_, gpu)| catalog::gpu(gpu))
+}
+
 /// Fits every op of every GPU that `folder` has tables of.
 ///
 /// # Errors

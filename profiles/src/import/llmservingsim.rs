@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{ImportError, Options};
+use super::{ImportError, Options, rounded};
 use crate::profile::{Grids, Moe, Op, Profile, SCHEMA, SkewTable};
 use crate::rows::{Table, find};
 use crate::smooth::{Scatter, rising};
@@ -37,7 +37,11 @@ struct Enabled {
     enabled: bool,
 }
 
-pub(super) fn import(folder: &Path, options: &Options) -> Result<Profile, ImportError> {
+pub(super) fn import(folder: &Path, options: &Options<'_>) -> Result<Profile, ImportError> {
+    if options.names_subject() {
+        let why = "says itself what it is of: leave out --gpu, --model, --tensor-parallel, --dtype and --kv-cache-dtype";
+        return Err(ImportError::new(folder, why));
+    }
     let (meta, tensor_parallel) = describe(folder)?;
     let (mut per_layer, mut per_step) = (Vec::new(), Vec::new());
     for mut op in ops(&Table::read(folder, "dense")?, "tokens")? {
@@ -74,11 +78,13 @@ pub(super) fn import(folder: &Path, options: &Options) -> Result<Profile, Import
         model: meta.model,
         tensor_parallel,
         dtype: meta.variant,
+        kv_cache_dtype: "auto".into(),
         notes,
         per_layer,
         per_step,
         per_sequence: ops(&Table::read(folder, "per_sequence")?, "sequences")?,
         moe,
+        all_reduce: None,
         attention,
         largest_graph: None,
         device: None,
@@ -124,12 +130,6 @@ fn ops(table: &Table, count: &str) -> Result<Vec<Op>, ImportError> {
         Op { op, from: None, times: 1.0, at, us: rounded(us) }
     };
     Ok(by_name.into_iter().map(op).collect())
-}
-
-/// To a nanosecond, which keeps the files small.
-fn rounded(mut us: Vec<f64>) -> Vec<f64> {
-    us.iter_mut().for_each(|us| *us = (*us * 1e3).round() / 1e3);
-    us
 }
 
 fn attention(table: &Table) -> Result<Grids, ImportError> {

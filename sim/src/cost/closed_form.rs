@@ -218,20 +218,8 @@ impl ClosedForm {
         let tiles_us = self.tiles_us(shape);
         if tiles_us > 0.0 {
             let tiles = |tokens: f64| Work { flops: self.tile_flops() * tokens, bytes: 0.0 };
-            add(
-                "decodes in prefill's tiles",
-                Form::MixedTiles,
-                full,
-                tiles(context),
-                tiles_us * context,
-            );
-            add(
-                "decodes in its tiles, window",
-                Form::MixedTiles,
-                windowed,
-                tiles(seen),
-                tiles_us * seen,
-            );
+            add("decodes in prefill's tiles", Form::MixedTiles, full, tiles(context), tiles_us * context);
+            add("decodes in its tiles, window", Form::MixedTiles, windowed, tiles(seen), tiles_us * seen);
         }
         add("unequal lengths", Form::DecodeSkew, full, Work::default(), rate * SKEW * longer);
         ops

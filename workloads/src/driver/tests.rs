@@ -128,9 +128,17 @@ fn a_turn_follows_the_end_of_the_turn_before_by_its_think_time() {
 fn a_client_with_a_limit_sends_at_recorded_times_while_it_has_a_free_place() {
     let limit = |most| Pacing::AtMost(NonZeroU32::new(most).unwrap());
     let free = run(&mut driver(singles(6), limit(4), Cut::default()), complete);
-    assert_eq!(seconds(&free.sent), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], "three are in flight, as in an open loop");
+    assert_eq!(
+        seconds(&free.sent),
+        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+        "three are in flight, as in an open loop"
+    );
     let held = run(&mut driver(singles(6), limit(2), Cut::default()), complete);
-    assert_eq!(seconds(&held.sent), [0.0, 1.0, 3.0, 4.0, 6.0, 7.0], "the third waits for the end of the first");
+    assert_eq!(
+        seconds(&held.sent),
+        [0.0, 1.0, 3.0, 4.0, 6.0, 7.0],
+        "the third waits for the end of the first"
+    );
     assert_eq!(held.most_in_flight, 2);
     let turns = run(&mut driver(sessions(2, 2, 1), limit(1), Cut::default()), complete);
     assert_eq!(turns.most_in_flight, 1, "turns wait for a place too");

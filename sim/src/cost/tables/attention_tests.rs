@@ -31,9 +31,10 @@ fn grids(mixed: bool, skew: Option<Skew>) -> Attention {
 
 fn cost(attention: Attention) -> TableCost {
     let rising = Curve::new(vec![1, 64], vec![5.0, 30.0]).unwrap();
-    let by_tokens = vec![(3.0, rising.clone())];
-    let kernels =
-        Kernels { by_tokens, by_samples: vec![(1.0, rising)], attention, layers: 2.0, largest_graph: 512 };
+    let kernel = |calls, curve| Kernel { name: "mlp".into(), calls, curve };
+    let by_tokens = vec![kernel(3.0, rising.clone())];
+    let by_samples = vec![kernel(1.0, rising)];
+    let kernels = Kernels { by_tokens, by_samples, attention, layers: 2.0, largest_graph: 512 };
     let limits = Limits {
         max_num_seqs: 32,
         max_num_batched_tokens: 256,
