@@ -196,7 +196,7 @@ fn profiles(
     let folder = server.tables.as_ref().zip(silicon).map(|(tables, silicon)| silicon.join(tables));
     let Some(folder) = folder.filter(|folder| folder.is_dir()) else { return Ok((profiles, Vec::new())) };
     let path = scratch.join("profile.json");
-    let profile = calibrate::import(&folder, &path, &ImportOptions::default())?;
+    let profile = calibrate::import(&folder, &path, &server.import_options(&folder))?;
     profiles.push((StepTimes::Tables, Some(path)));
     if profile.attention.skew.is_none() {
         let path = scratch.join("with_skew.json");

@@ -5,12 +5,13 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use forerun_profiles::rows::Table;
+use forerun_profiles::rows::{Table, find};
 use forerun_workloads::spec::Loop;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::measured::{Figures, Spread, Times};
+use crate::calibrate::ImportOptions;
 use crate::error::InputError;
 use crate::scenario::Scenario;
 
@@ -41,7 +42,8 @@ pub struct Server {
     pub layout: Layout,
     /// Which engine it ran, and how that differs from the one simulated.
     pub engine: String,
-    /// Kernel tables of the same GPU, model and split, within the folder of tables.
+    /// Kernel tables of the same GPU, model and split, or of kernels of which its model is composed, within the folder
+    /// of tables.
     pub tables: Option<PathBuf>,
     /// The requests (from, until) that arrive before the load builds up.
     pub light_load: Option<(usize, usize)>,
@@ -145,6 +147,20 @@ pub(super) fn all() -> Result<Vec<Server>, InputError> {
 }
 
 impl Server {
+    /// What the folder of its tables does not say: those of whole layers say everything, kernels of any model do not.
+    pub(super) fn import_options(&self, folder: &Path) -> ImportOptions {
+        if find(folder, "dense").is_some() {
+            return ImportOptions::default();
+        }
+        let pool = self.scenario.pools.as_deref().and_then(<[_]>::first);
+        ImportOptions {
+            gpu: pool.and_then(|pool| pool.gpu.clone()),
+            tensor_parallel: pool.and_then(|pool| pool.tensor_parallel),
+            model: self.scenario.model.clone(),
+            ..ImportOptions::default()
+        }
+    }
+
     /// Its loads; none when its folder is absent from `root`.
     pub(super) fn cells(&self, root: &Path) -> Result<Vec<Cell>, InputError> {
         let folder = root.join(&self.folder);

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cost::tables::{Curve, Kernels, Limits, TableCost};
+use crate::cost::tables::{Curve, Kernel, Kernels, Limits, TableCost};
 use crate::cost::{CostModel, StepShape};
 use crate::time::Span;
 
