@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use forerun_profiles::profile::Profile;
 use forerun_reports::document::{Block, Cell, Column, Document, Table};
-use forerun_sim::catalog::{Gpu, Grade, Model};
+use forerun_sim::catalog::{Gpu, Model};
 use forerun_sim::cost::closed_form::ClosedForm;
 use forerun_sim::cost::kernels::Work;
 use forerun_sim::cost::op::Form;
@@ -275,7 +275,7 @@ impl Explanation {
                     profile.gpu,
                     profile.tensor_parallel,
                     profile.dtype,
-                    Grade::Tables
+                    profile::grade(profile)
                 )));
                 blocks.extend(profile.notes.iter().chain(beyond).map(|note| Block::Text(note.clone())));
                 blocks
@@ -343,14 +343,14 @@ impl Explanation {
             })
         };
         let (grade, profile) = match &self.basis {
-            Basis::ClosedForms => (self.gpu.grade, Value::Null),
+            Basis::ClosedForms => (self.gpu.grade.to_string(), Value::Null),
             Basis::Profile { path, profile, beyond } => {
                 let about = json!({
                     "path": path.display().to_string(), "source": profile.source, "engine": profile.engine,
                     "dtype": profile.dtype, "kv_cache_dtype": profile.kv_cache_dtype, "notes": profile.notes,
                     "beyond": beyond,
                 });
-                (Grade::Tables, about)
+                (profile::grade(profile), about)
             }
         };
         let form = |(name, form): (String, forms::Explained)| json!({"name": name, "formula": form.formula, "constants": form.constants, "source": form.source});

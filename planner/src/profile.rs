@@ -100,7 +100,7 @@ pub(crate) fn cost(path: &Path, hardware: &Hardware, limits: &Limits) -> Result<
     let Tables { profile, cost, beyond } = tables(path, hardware, limits)?;
     Ok(StepCost {
         warnings: beyond,
-        grade: if profile.grade == MEASURED_HERE { profile.grade.clone() } else { Grade::Tables.to_string() },
+        grade: grade(&profile),
         source: format!("{} ({}), measured under {}", path.display(), profile.grade, profile.engine),
         trust: format!(
             "step times: {}, {}, {} on {} TP {}",
@@ -108,6 +108,11 @@ pub(crate) fn cost(path: &Path, hardware: &Hardware, limits: &Limits) -> Result<
         ),
         cost: Arc::new(cost),
     })
+}
+
+/// How far to trust a profile, in a word or two.
+pub(crate) fn grade(profile: &Profile) -> String {
+    if profile.grade == MEASURED_HERE { profile.grade.clone() } else { Grade::Tables.to_string() }
 }
 
 /// A profile as the cost model of a pool.
@@ -123,7 +128,7 @@ pub(crate) struct Tables {
 /// # Errors
 /// As [`cost`].
 pub(crate) fn tables(path: &Path, hardware: &Hardware, limits: &Limits) -> Result<Tables, InputError> {
-    let Hardware { gpu, model, tensor_parallel, kv_element_bytes } = hardware;
+    let Hardware { gpu, model, tensor_parallel, kv_element_bytes, .. } = hardware;
     let wrong = |why: String| InputError::new(format!("profile {}: {why}", path.display()));
     let profile = Profile::parse(&read(path).map_err(wrong)?).map_err(wrong)?;
     profile.check_types(model, *kv_element_bytes).map_err(wrong)?;
