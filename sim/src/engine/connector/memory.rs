@@ -30,6 +30,8 @@ const AGAIN: ChunkId = 1;
 const ONCE_GHOSTS: ChunkId = 2;
 const AGAIN_GHOSTS: ChunkId = 3;
 const LISTS: usize = 4;
+/// In no list: its entry is free.
+const VACANT: ChunkId = ChunkId::MAX;
 
 #[derive(Clone, Debug, Default)]
 struct Chunk {
@@ -61,6 +63,8 @@ pub(super) struct Mark {
     missed: bool,
     /// The tier below from which it was promoted for this request.
     pub(super) promoted: Option<Tier>,
+    /// Where it was when this request had to do with it last.
+    chunk: ChunkId,
 }
 
 /// A chunk that an offer puts into host memory.
@@ -138,7 +142,7 @@ impl HostMemory {
         let chunk = &mut self.chunks[id as usize];
         chunk.readers += 1;
         chunk.loading = true;
-        mark.seen = true;
+        (mark.seen, mark.chunk) = (true, id);
         mark.reused |= !mark.inserted;
     }
 
@@ -165,7 +169,7 @@ impl HostMemory {
                 let chunk = &mut self.chunks[id as usize];
                 chunk.offer = self.offers;
                 if !chunk.writing {
-                    marks[index].seen = true;
+                    (marks[index].seen, marks[index].chunk) = (true, id);
                     marks[index].reused |= !marks[index].inserted;
                 }
             } else if ripe {
@@ -209,7 +213,9 @@ impl HostMemory {
         let place = |index: usize| {
             marks[index].inserted = true;
             let place = self.free_place();
-            Placed { index: index as u32, chunk: self.insert(keys[index], place), place }
+            let chunk = self.insert(keys[index], place);
+            marks[index].chunk = chunk;
+            Placed { index: index as u32, chunk, place }
         };
         Some(wanted.into_iter().map(place).collect())
     }
@@ -226,6 +232,9 @@ impl HostMemory {
 
     /// ARC: a chunk that is missed although its ghost is there shows that its list is too short.
     fn learn_from_misses(&mut self, wanted: &[usize], keys: &[BlockHash], marks: &mut [Mark]) {
+        if self.eviction == Eviction::Lru {
+            return;
+        }
         for &index in wanted.iter().rev() {
             if std::mem::replace(&mut marks[index].missed, true) {
                 continue;
@@ -248,7 +257,7 @@ impl HostMemory {
     /// A request has ended: what it used is ranked anew, its first chunk as the newest.
     pub(super) fn finished(&mut self, keys: &[BlockHash], marks: &[Mark]) {
         for (&key, mark) in keys.iter().zip(marks).rev().filter(|(_, mark)| mark.seen) {
-            let Some(id) = self.get(key) else { continue };
+            let Some(id) = self.find(key, mark.chunk) else { continue };
             let list = self.chunk(id).list;
             if self.eviction == Eviction::Lru || (mark.inserted && !mark.reused) {
                 self.move_to_end(id, list);
@@ -256,6 +265,13 @@ impl HostMemory {
                 self.move_to_end(id, AGAIN);
             }
         }
+    }
+
+    /// The chunk of that text, which was at `hint` when it was last seen.
+    fn find(&self, key: BlockHash, hint: ChunkId) -> Option<ChunkId> {
+        let chunk = self.chunk(hint);
+        let is_it = hint as usize >= LISTS && chunk.list <= AGAIN && chunk.key == key;
+        if is_it { Some(hint) } else { self.get(key) }
     }
 
     /// Makes `count` places free; `false`, and nothing changed, when so many chunks cannot be evicted.
@@ -319,8 +335,9 @@ impl HostMemory {
 
     /// A chunk that is being written, in place of its ghost if there is one.
     fn insert(&mut self, key: BlockHash, place: u32) -> ChunkId {
-        let id = match self.by_key.get(&key) {
-            Some(&ghost) => {
+        let ghost = if self.eviction == Eviction::Arc { self.by_key.get(&key).copied() } else { None };
+        let id = match ghost {
+            Some(ghost) => {
                 self.unlink(ghost);
                 ghost
             }
@@ -338,6 +355,7 @@ impl HostMemory {
 
     fn remove(&mut self, id: ChunkId, key: BlockHash) {
         self.unlink(id);
+        self.chunks[id as usize].list = VACANT;
         self.by_key.remove(&key);
         self.vacant.push(id);
     }
