@@ -10,9 +10,6 @@ use crate::error::Error;
 use crate::scenario::EngineArgs;
 use crate::trial::{Alteration, Bench, Setting, StepTimes, host_memory, largest};
 
-/// Fleets whose arguments are varied.
-const VARIED: usize = 2;
-
 /// What is asked of the fleet that was chosen.
 const QUESTIONS: [(&str, Question); 5] = [
     ("20 % less traffic", Question { traffic: 0.8, slowdown: 1.0, answers: 1.0 }),
@@ -40,8 +37,8 @@ impl Question {
     }
 }
 
-/// The best fleets with other arguments and tiers, where these need fewer replicas. Host memory is taken to cost
-/// nothing.
+/// The best fleet with prefill and decode together, and the best with both apart, with other arguments and tiers,
+/// where these need fewer replicas. Host memory is taken to cost nothing.
 ///
 /// # Errors
 /// As those of the simulation.
@@ -52,7 +49,9 @@ pub(super) fn varied(
     standings: &mut Standings,
 ) -> Result<Vec<Candidate>, Error> {
     let mut better = Vec::new();
-    let best: Vec<Candidate> = standings.sized.iter().take(VARIED).cloned().collect();
+    let best =
+        |apart: bool| standings.sized.iter().find(|candidate| candidate.shape.is_apart() == apart).cloned();
+    let best: Vec<Candidate> = [best(false), best(true)].into_iter().flatten().collect();
     for sized in best {
         let shapes: Vec<Shape> = variants(&sized.shape, asked).collect();
         let shapes =

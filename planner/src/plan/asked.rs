@@ -14,7 +14,7 @@ pub const GPUS: [&str; 3] = ["h100-sxm", "h200-sxm", "a100-sxm-80gb"];
 pub const SPLITS: [u32; 4] = [1, 2, 4, 8];
 
 /// Token budgets of a step that are tried on the best fleets, besides vLLM's default.
-pub const BATCH_TOKENS: [u32; 3] = [2048, 4096, 16_384];
+pub const BATCH_TOKENS: [u32; 4] = [1024, 2048, 4096, 16_384];
 
 /// Fewer requests show nothing of a fleet.
 const REQUESTS_MIN: u64 = 200;
