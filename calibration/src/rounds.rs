@@ -105,7 +105,11 @@ fn time(target: &Target, bench: &Bench, point: &Point, known: Option<f64>) -> ca
         let started = clock.start();
         call()?;
         target.device.synchronize()?;
-        expected = Some(started.us());
+        let us = started.us();
+        if us > TIMED_US {
+            return Ok(us);
+        }
+        expected = Some(us);
     }
     let calls = (TIMED_US / expected.unwrap_or(TIMED_US).max(0.1)).clamp(1.0, REPEATS_MAX) as u32;
     let started = clock.start();

@@ -11,7 +11,9 @@ use forerun_profiles::measured::Serving;
 use forerun_sim::cost::CostModel;
 use forerun_sim::engine::config::{EngineConfig, Policy};
 use forerun_sim::engine::{Batch, Engine, EngineRequest};
-use forerun_sim::fleet::{self, Client, Disaggregation, FleetConfig, KvForm, Overhead, PoolConfig, Role};
+use forerun_sim::fleet::{
+    self, BelowHostTiers, Client, Disaggregation, FleetConfig, KvForm, Overhead, PoolConfig, Role,
+};
 use forerun_sim::kv::block_pool::BlockPool;
 use forerun_sim::observer::Observer;
 use forerun_sim::prompt::{Content, Prompt};
@@ -135,6 +137,7 @@ impl Traffic {
             cost: Arc::clone(cost),
             kv_block_bytes: 1,
             host: None,
+            lora: None,
         };
         let config = FleetConfig {
             pools: vec![pool],
@@ -142,6 +145,7 @@ impl Traffic {
             overhead: Overhead::default(),
             client: Client::default(),
             disaggregation: Disaggregation::default(),
+            below_host: BelowHostTiers::default(),
             warm_up: Time::ZERO,
             horizon: None,
         };
