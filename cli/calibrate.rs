@@ -1,5 +1,9 @@
 //! `forerun calibrate`.
 
+mod check;
+mod measured;
+mod serve;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,6 +66,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         update: Option<PathBuf>,
     },
+    /// How near does the simulator come to a measured run? Every metric and percentile, predicted and measured.
+    Check(Box<check::Args>),
+    /// Fit the constants of a live server to its measured runs: a profile of what they tell, and what they do not.
+    Serve(Box<serve::Args>),
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -81,6 +89,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let profile = import(&folder, &output, &options).map_err(Error::Input)?;
             print(&format!("{}: {}", output.display(), about(&profile).join("\n")))?;
         }
+        Command::Check(args) => return check::run(args),
+        Command::Serve(args) => return serve::run(args),
         Command::Fit { folder, update: document } => {
             let all = fit(&folder).map_err(Error::Input)?;
             if let Some(document) = document {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use forerun_planner::served::trust;
 use forerun_planner::validate::{Options, report, update, validate, write};
 
 use crate::output::print;
@@ -24,6 +25,10 @@ pub(crate) struct Args {
     /// Put the report between the markers of this Markdown file, and the charts into a folder of its name beside it.
     #[arg(long, value_name = "FILE")]
     update: Option<PathBuf>,
+    /// Write the errors by GPU, type of weights, class of model and kind of step times into this JSON file: what reports
+    /// tell of their figures' uncertainty.
+    #[arg(long, value_name = "FILE")]
+    errors: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -35,6 +40,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if let Some(document) = &args.update {
         update(&all, document)?;
+    }
+    if let Some(path) = &args.errors {
+        trust::write(&trust::models(&all)?, path)?;
     }
     print(&report(&all))?;
     Ok(ExitCode::SUCCESS)

@@ -10,6 +10,7 @@ mod faults;
 mod golden;
 mod golden_fixtures;
 mod harness;
+mod live_server;
 mod lora;
 mod plan;
 mod properties;

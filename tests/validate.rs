@@ -85,9 +85,13 @@ fn wrong_folders_and_measurements_are_refused_in_one_line() {
             vec!["validate", "servers", "--only", "vllm-qwen3-14b-h100/fast"],
             "no such server or load",
         ),
-        (&text, vec!["validate", "servers"], "line 2: `output_tokens` is \"many\""),
-        (&failed, vec!["validate", "servers"], "has no request that was answered"),
-        (&backwards, vec!["validate", "servers"], "line 2: a first chunk before the request was sent"),
+        (&text, vec!["validate", "servers"], "trace.csv:2: `output_tokens` is \"many\""),
+        (&failed, vec!["validate", "servers"], "none of its 12 requests was answered"),
+        (
+            &backwards,
+            vec!["validate", "servers"],
+            "trace.csv:2: its first token came 100.000000 s before it was sent",
+        ),
     ] {
         let Run { code, stderr, .. } = folder.run(&args);
         assert_eq!(code, Some(2), "{args:?}: {stderr}");

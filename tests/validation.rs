@@ -8,6 +8,7 @@ mod router;
 mod router_state;
 mod static_times;
 mod validation_measures;
+mod validation_served;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,9 @@ use std::path::{Path, PathBuf};
 use forerun_planner::assemble::assemble;
 use forerun_planner::scenario::overrides::Override;
 use forerun_planner::scenario::read::{Origin, read};
+use forerun_planner::served::trust;
 use forerun_planner::simulate::simulate;
-use forerun_planner::validate::{Options, Target, validate};
+use forerun_planner::validate::{Options, Target, Validated, validate};
 use forerun_reports::summary::Summary;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::json;
@@ -34,6 +36,7 @@ fn main() {
     );
     trials.extend(routers(&shared.join("golden/router")));
     trials.extend(static_times::trials(&shared));
+    trials.extend(validation_served::trials(&shared.join("groundtruth")));
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
@@ -129,7 +132,7 @@ fn measured_trials(shared: &Path) -> Vec<Trial> {
             return vec![Trial::test("measured::validate", move || Err(why.into()))];
         }
     };
-    let mut trials = Vec::new();
+    let mut trials = vec![shipped_errors(&all, silicon.is_some())];
     for server in &all {
         for verdict in server.verdicts() {
             let Target { figure, step_times, .. } = verdict.target;
@@ -144,6 +147,20 @@ fn measured_trials(shared: &Path) -> Vec<Trial> {
         }
     }
     trials
+}
+
+/// The errors that reports tell as their uncertainty are those of today's simulator.
+fn shipped_errors(all: &[Validated], complete: bool) -> Trial {
+    let models = trust::models(all);
+    let run = move || {
+        let models = models.map_err(|e| Failed::from(e.to_string()))?;
+        let same = models.len() == trust::known().len()
+            && models.iter().zip(trust::known()).all(|(model, known)| model.is_like(known));
+        ensure(same, || {
+            "planner/servers/errors.json is not what `forerun validate --errors` writes: write it anew".into()
+        })
+    };
+    Trial::test("measured::shipped_errors", run).with_ignored_flag(!complete)
 }
 
 fn summary<const N: usize>(

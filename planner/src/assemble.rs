@@ -33,8 +33,8 @@ pub use crate::trial::Alteration;
 
 /// Default overheads; see [`OverheadSpec`] for where they come from.
 const GATEWAY: Span = Span::from_millis(2);
-const API_SERVER: Span = Span::from_millis(5);
-const TOKENIZE_PER_1K_TOKENS: Span = Span::from_nanos(500_000);
+pub(crate) const API_SERVER: Span = Span::from_millis(5);
+pub(crate) const TOKENIZE_PER_1K_TOKENS: Span = Span::from_nanos(500_000);
 
 /// Bounds that keep memory bounded: replicas of a fleet, and KV blocks of all of them (40 bytes each).
 const REPLICAS_MAX: u64 = 16_384;
@@ -96,11 +96,19 @@ impl Assembled {
 /// # Errors
 /// When a name is unknown, a file is wrong, a value is out of range, or the fleet could not exist.
 pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
+    assemble_with(loaded, &crate::served::Constants::new())
+}
+
+/// The same with constants of a live server, over those of profiles.
+pub(crate) fn assemble_with(
+    loaded: &Loaded,
+    constants: &crate::served::Constants,
+) -> Result<Assembled, InputError> {
     let scenario = &loaded.scenario;
     let in_file = |error: InputError| error.at(&loaded.name);
     let slo = scenario.slo.clone().unwrap_or_default().resolve().map_err(in_file)?;
     let router = Routing::of(scenario.router.as_ref(), &loaded.base).map_err(in_file)?;
-    let pools = pools(scenario, &loaded.base).map_err(in_file)?;
+    let pools = pools(scenario, &loaded.base, constants).map_err(in_file)?;
     let priced: Vec<_> = pools.iter().map(ResolvedPool::priced).collect();
     let prices = hardware::prices(scenario, &priced).map_err(in_file)?;
     let run = scenario.run.clone().unwrap_or_default();
@@ -129,7 +137,7 @@ pub fn assemble(loaded: &Loaded) -> Result<Assembled, InputError> {
     let fleet = FleetConfig {
         pools: pools.iter().map(|pool| pool.config.clone()).collect(),
         kv: KvForm::default(),
-        overhead: fixed_costs(&overhead),
+        overhead: fixed_costs(pools.first().map_or(&overhead, |pool| &pool.overhead)),
         client: Client {
             timeout: spec.client.timeout.map(|duration| duration.0),
             retries: spec.client.retries,
@@ -223,6 +231,8 @@ struct ResolvedPool {
     gpu_name: String,
     model: Model,
     step_cost: StepCost,
+    /// The scenario's, completed by the pool's profile; between client and engine those of the first pool hold.
+    overhead: OverheadSpec,
 }
 
 impl ResolvedPool {
@@ -249,11 +259,16 @@ impl ResolvedPool {
             model: self.model.name.clone(),
             grade: self.step_cost.grade.clone(),
             source: self.step_cost.source.clone(),
+            uncertainty: self.step_cost.uncertainty.clone(),
         }
     }
 }
 
-fn pools(scenario: &Scenario, base: &Path) -> Result<Vec<ResolvedPool>, InputError> {
+fn pools(
+    scenario: &Scenario,
+    base: &Path,
+    constants: &crate::served::Constants,
+) -> Result<Vec<ResolvedPool>, InputError> {
     let one = [PoolSpec::default()];
     let specs = scenario.pools.as_deref().unwrap_or(&one);
     if specs.is_empty() {
@@ -263,7 +278,8 @@ fn pools(scenario: &Scenario, base: &Path) -> Result<Vec<ResolvedPool>, InputErr
     }
     let mut pools: Vec<ResolvedPool> = Vec::new();
     for (index, spec) in specs.iter().enumerate() {
-        let pool = resolve_pool(scenario, spec, index, base).map_err(|e| e.at(&format!("pools.{index}")))?;
+        let pool = resolve_pool(scenario, spec, index, base, constants)
+            .map_err(|e| e.at(&format!("pools.{index}")))?;
         if pools.iter().any(|other| other.config.name == pool.config.name) {
             return Err(InputError::new(format!("two pools are called `{}`: rename one", pool.config.name)));
         }
@@ -292,6 +308,7 @@ fn resolve_pool(
     spec: &PoolSpec,
     index: usize,
     base: &Path,
+    constants: &crate::served::Constants,
 ) -> Result<ResolvedPool, InputError> {
     let replicas = spec.replicas.unwrap_or(1);
     if replicas == 0 {
@@ -299,13 +316,23 @@ fn resolve_pool(
     }
     let hardware = Hardware::new(scenario, spec, base)?;
     let gpu_name = spec.gpu.as_deref().unwrap_or(&hardware.gpu.name);
-    let overhead = scenario.overhead.clone().unwrap_or_default();
+    let profile = spec.profile.as_ref().or(scenario.profile.as_ref());
+    let profile = profile.map(|path| profile::ReadProfile::open(&base.join(path), &hardware)).transpose()?;
+    let mut constants = constants.clone();
+    if let Some(profile::ReadProfile::Served { constants: fitted, .. }) = &profile {
+        fitted.iter().for_each(|(constant, value)| _ = constants.entry(*constant).or_insert(*value));
+    }
+    let overhead = crate::served::overhead_with(&constants, &scenario.overhead.clone().unwrap_or_default());
     let args = spec.engine.clone().unwrap_or_default().or(&scenario.engine.clone().unwrap_or_default());
-    let engine = engine_config(&args, &hardware)?;
+    let engine = engine_config(&crate::served::engine_with(&constants, &args), &hardware)?;
     let limits = limits(&engine, &overhead);
-    let step_cost = match spec.profile.as_ref().or(scenario.profile.as_ref()) {
-        Some(path) => hardware.profile(&base.join(path), &limits)?,
-        None => hardware.closed_form_cost(&limits)?,
+    let gpu = crate::served::gpu_with(&constants, &hardware.placed()).map_err(InputError::new)?;
+    let step_cost = match &profile {
+        Some(profile::ReadProfile::Tables { path }) => profile::cost(path, &hardware, &limits)?,
+        Some(profile::ReadProfile::Served { source, uncertainty, .. }) => {
+            profile::served_cost(source, uncertainty, &hardware, &gpu, &limits)?
+        }
+        None => hardware.closed_form_cost(&gpu, &limits)?,
     };
     let step_cost = step_cost.scaled(scenario.step_time.unwrap_or_default())?;
     let Hardware { gpu, model, tensor_parallel, kv_element_bytes, lora } = hardware;
@@ -333,7 +360,7 @@ fn resolve_pool(
         host: kv::host_tier(scenario, tensor_parallel, kv_block_bytes)?,
         lora: lora.map(|lora| lora.config(slots)).transpose()?,
     };
-    Ok(ResolvedPool { config, gpu, gpu_name: gpu_name.to_owned(), model, step_cost })
+    Ok(ResolvedPool { config, gpu, gpu_name: gpu_name.to_owned(), model, step_cost, overhead })
 }
 
 /// What the engine and the overheads say of step times.
@@ -386,8 +413,13 @@ impl Hardware {
 
     /// The catalog's closed forms.
     pub(crate) fn closed_form(&self, limits: &Limits) -> Result<ClosedForm, InputError> {
+        self.closed_form_of(self.gpu, limits)
+    }
+
+    /// Closed forms with the constants of `gpu`.
+    pub(crate) fn closed_form_of(&self, gpu: &Gpu, limits: &Limits) -> Result<ClosedForm, InputError> {
         ClosedForm::new(&ClosedFormInput {
-            gpu: self.gpu,
+            gpu,
             model: &self.model,
             tensor_parallel: self.tensor_parallel,
             kv_element_bytes: self.kv_element_bytes,
@@ -399,20 +431,29 @@ impl Hardware {
         .map_err(InputError::new)
     }
 
-    /// Step times from the catalog's closed forms.
-    fn closed_form_cost(&self, limits: &Limits) -> Result<StepCost, InputError> {
+    /// Step times from closed forms with the constants of `gpu`: the catalog's, or other ones on trial.
+    fn closed_form_cost(&self, gpu: &Gpu, limits: &Limits) -> Result<StepCost, InputError> {
         Ok(StepCost {
-            cost: Arc::new(self.closed_form(limits)?),
+            cost: Arc::new(self.closed_form_of(gpu, limits)?),
             trust: format!("step times: closed forms, grade \"{}\" for {}", self.gpu.grade, self.gpu.name),
             grade: self.gpu.grade.to_string(),
             source: format!("closed forms; {}", self.gpu.kernel_source),
             warnings: hardware::grade_warning(self.gpu).into_iter().collect(),
+            uncertainty: crate::served::trust::uncertainty(
+                self.gpu,
+                &self.model,
+                crate::validate::StepTimes::ClosedForms.title(),
+            ),
         })
     }
 
-    /// Step times from a profile of measured kernels.
-    fn profile(&self, path: &Path, limits: &Limits) -> Result<StepCost, InputError> {
-        profile::cost(path, self, limits)
+    /// What its fitted constants depend on.
+    pub(crate) fn placed(&self) -> crate::served::Placed<'_> {
+        crate::served::Placed {
+            gpu: self.gpu,
+            weights: self.model.shape.weights.linear,
+            kv_element_bytes: self.kv_element_bytes,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::assemble::{Hardware, engine_config, limits};
 use crate::error::InputError;
 use crate::forms;
-use crate::profile::{self, Tables};
+use crate::profile::{self, ReadProfile, Tables};
 use crate::scenario::PoolSpec;
 use crate::scenario::read::Loaded;
 
@@ -101,8 +101,16 @@ pub fn explain_step(
     let limits = limits(&engine, &overhead);
     let shape = shape(&question, &engine)?;
     let profile = spec.profile.or_else(|| scenario.profile.clone()).map(|path| loaded.base.join(path));
+    let profile = profile.map(|path| ReadProfile::open(&path, &hardware)).transpose().map_err(in_file)?;
     let (basis, Timed { time, padded_tokens, rows }) = match profile {
-        Some(path) => by_profile(&path, &hardware, &limits, &shape).map_err(in_file)?,
+        Some(ReadProfile::Tables { path }) => {
+            by_profile(&path, &hardware, &limits, &shape).map_err(in_file)?
+        }
+        Some(ReadProfile::Served { .. }) => {
+            let why =
+                "`profile` is of a live server: leave it out, and the catalog's constants are explained";
+            return Err(in_file(InputError::new(why)));
+        }
         None => {
             (Basis::ClosedForms, by_closed_forms(&hardware.closed_form(&limits).map_err(in_file)?, &shape))
         }

@@ -18,6 +18,8 @@
 //! | which of llm-d's features would pay | `advise` |
 //! | the cheapest fleet | `plan` |
 //! | the simulator against measured servers | `validate/` |
+//! | a live server's measured runs: predicted, and fitted to | `served/` |
+//! | how far figures were off where servers were measured | `served/trust` |
 //! | what scenarios can name | `catalog` |
 //! | generated parts of documents, files as a whole | `markers`, `output` |
 //! | what a workload is like, in figures | `trace_info` |
@@ -52,6 +54,7 @@ pub mod route;
 pub mod routing;
 pub mod scenario;
 pub mod schema;
+pub mod served;
 pub mod simulate;
 pub mod trace_info;
 mod trial;

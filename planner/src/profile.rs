@@ -1,21 +1,27 @@
-//! Profiles of measured kernels: read from files, turned into the cost model of a pool.
+//! Profiles, of measured kernels or of a live server: read from files, turned into the cost model of a pool.
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::read::MultiGzDecoder;
 use forerun_profiles::profile::{MEASURED_HERE, Profile};
+use forerun_reports::summary::Uncertainty;
 use forerun_sim::catalog::{self, Gpu, Grade};
 use forerun_sim::cost::scaled::Scaled;
 use forerun_sim::cost::tables::{Limits, TableCost};
 use forerun_sim::cost::{CostModel, StepShape};
 use forerun_sim::time::Span;
+use serde::Deserialize;
 
 use crate::assemble::Hardware;
 use crate::error::InputError;
 use crate::scenario::StepTimeSpec;
+use crate::served::constants::Constants;
+use crate::served::profile::ServedProfile;
+use crate::served::trust;
+use crate::validate::StepTimes;
 
 /// Bytes that a profile may have, uncompressed.
 const BYTES_MAX: u64 = 256 << 20;
@@ -35,6 +41,8 @@ pub(crate) struct StepCost {
     pub(crate) source: String,
     /// What a reader should know before trusting the figures.
     pub(crate) warnings: Vec<String>,
+    /// How far figures were off where servers were measured.
+    pub(crate) uncertainty: Option<Uncertainty>,
 }
 
 /// Factors beyond these are mistakes.
@@ -60,22 +68,27 @@ impl StepCost {
             return Ok(self);
         }
         let trust = format!("{}; scaled by hand: decode x{decode}, prefill x{prefill}", self.trust);
-        Ok(Self { cost: Arc::new(Scaled::new(self.cost, decode, prefill)), trust, ..self })
+        // What was measured does not hold for factors by hand.
+        let cost = Arc::new(Scaled::new(self.cost, decode, prefill));
+        Ok(Self { cost, trust, uncertainty: None, ..self })
     }
 }
 
 /// Devices of profiles that the catalog does not have, each once: they live as long as the catalog's.
 static DEVICES: Mutex<Vec<&'static Gpu>> = Mutex::new(Vec::new());
 
-/// The GPU that the profile at `path` was measured on, when it describes one, and `name` (if given) is its name.
+/// The GPU that the profile at `path` was measured on, when it describes one, and `name` (if given) is its name; that of a
+/// live server's profile when no name is given.
 ///
 /// # Errors
 /// When the file is no profile, or what it describes is no GPU.
 pub(crate) fn device(path: &Path, name: Option<&str>) -> Result<Option<&'static Gpu>, InputError> {
     let wrong = |why: String| InputError::new(format!("profile {}: {why}", path.display()));
-    let Some(device) = Profile::parse(&read(path).map_err(wrong)?).map_err(wrong)?.device else {
-        return Ok(None);
-    };
+    let bytes = read(path).map_err(wrong)?;
+    if let Some(served) = served(&bytes).map_err(wrong)? {
+        return Ok(catalog::gpu(&served.gpu).filter(|_| name.is_none()));
+    }
+    let Some(device) = Profile::parse(&bytes).map_err(wrong)?.device else { return Ok(None) };
     if name.is_some_and(|name| !device.name.eq_ignore_ascii_case(name)) {
         return Ok(None);
     }
@@ -92,6 +105,66 @@ pub(crate) fn device(path: &Path, name: Option<&str>) -> Result<Option<&'static 
     Ok(Some(device))
 }
 
+/// A profile as it was read: of this GPU, model and split.
+pub(crate) enum ReadProfile {
+    /// Kernel tables.
+    Tables { path: PathBuf },
+    /// Constants of the closed forms, fitted to a live server.
+    Served { constants: Constants, source: String, uncertainty: Uncertainty },
+}
+
+impl ReadProfile {
+    /// The profile at `path`, whichever kind it is.
+    ///
+    /// # Errors
+    /// When it is none, or one of other hardware.
+    pub(crate) fn open(path: &Path, hardware: &Hardware) -> Result<Self, InputError> {
+        let wrong = |why: String| InputError::new(format!("profile {}: {why}", path.display()));
+        let bytes = read(path).map_err(wrong)?;
+        let Some(served) = served(&bytes).map_err(wrong)? else {
+            return Ok(Self::Tables { path: path.to_owned() });
+        };
+        let Hardware { gpu, model, tensor_parallel, .. } = hardware;
+        let constants = served.check(&hardware.placed(), gpu, model, *tensor_parallel).map_err(wrong)?;
+        let source = format!("{}, fitted to {}", path.display(), served.source);
+        Ok(Self::Served { constants, source, uncertainty: served.uncertainty() })
+    }
+}
+
+/// The profile of a live server, if the text is one.
+fn served(bytes: &[u8]) -> Result<Option<ServedProfile>, String> {
+    #[derive(Deserialize)]
+    struct Kind {
+        schema: Option<String>,
+    }
+    let kind = serde_json::from_slice::<Kind>(bytes).ok().and_then(|kind| kind.schema);
+    if kind.is_none_or(|kind| !kind.starts_with("forerun-served/")) {
+        return Ok(None);
+    }
+    serde_json::from_slice(bytes).map(Some).map_err(|e| format!("is not a profile: {e}"))
+}
+
+/// The cost model that closed forms with the fitted constants of `gpu` give a pool.
+///
+/// # Errors
+/// When the closed forms have no figures for the split.
+pub(crate) fn served_cost(
+    source: &str,
+    uncertainty: &Uncertainty,
+    hardware: &Hardware,
+    gpu: &Gpu,
+    limits: &Limits,
+) -> Result<StepCost, InputError> {
+    Ok(StepCost {
+        cost: Arc::new(hardware.closed_form_of(gpu, limits)?),
+        trust: format!("step times: closed forms fitted to a live server on {}", gpu.name),
+        grade: MEASURED_HERE.to_owned(),
+        source: format!("closed forms; {source}"),
+        warnings: Vec::new(),
+        uncertainty: Some(uncertainty.clone()),
+    })
+}
+
 /// The cost model that the profile at `path` gives this hardware.
 ///
 /// # Errors
@@ -106,6 +179,7 @@ pub(crate) fn cost(path: &Path, hardware: &Hardware, limits: &Limits) -> Result<
             "step times: {}, {}, {} on {} TP {}",
             profile.grade, profile.engine, profile.model, profile.gpu, profile.tensor_parallel
         ),
+        uncertainty: trust::uncertainty(hardware.gpu, &hardware.model, StepTimes::Tables.title()),
         cost: Arc::new(cost),
     })
 }

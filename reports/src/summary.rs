@@ -92,7 +92,7 @@ pub struct AdapterLoads {
 }
 
 /// Where the step times of a pool come from, and how far they can be trusted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CostModelSource {
     /// The pool.
     pub pool: String,
@@ -100,11 +100,50 @@ pub struct CostModelSource {
     pub gpu: String,
     /// Its model.
     pub model: String,
-    /// `measured here`: kernels timed on the device at hand; `tables`: kernel times measured on this GPU; `fitted`: closed forms fitted to such times; `datasheet`: closed
-    /// forms over datasheet peaks, with efficiencies of another GPU.
+    /// `measured here`: kernels timed on the device at hand, or closed forms fitted to the server at hand; `tables`: kernel
+    /// times measured on this GPU; `fitted`: closed forms fitted to such times; `datasheet`: closed forms over datasheet
+    /// peaks, with efficiencies of another GPU.
     pub grade: String,
     /// What was measured, by whom, and the error of the fit.
     pub source: String,
+    /// How far such figures were off where servers were measured; null where nothing is known.
+    #[serde(default)]
+    pub uncertainty: Option<Uncertainty>,
+}
+
+/// Errors of figures against measured servers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Uncertainty {
+    /// What was compared, in words.
+    pub basis: String,
+    /// Loads that were compared.
+    pub loads: u64,
+    /// Simulated over measured, minus one: the least and the largest over these loads, by the key of the figure in this
+    /// document, for example `e2e_ms.mean`.
+    pub errors: BTreeMap<String, [f64; 2]>,
+    /// Whether the loads are of the server that is simulated.
+    #[serde(default)]
+    pub this_server: bool,
+}
+
+impl Uncertainty {
+    /// One sentence: the basis, and the errors of the figures that are asked for most.
+    #[must_use]
+    pub fn words(&self) -> String {
+        const SHOWN: [(&str, &str); 5] = [
+            ("E2E mean", "e2e_ms.mean"),
+            ("E2E p99", "e2e_ms.p99"),
+            ("TTFT mean", "ttft_ms.mean"),
+            ("TTFT p99", "ttft_ms.p99"),
+            ("requests/s", "throughput.requests_per_s"),
+        ];
+        let off = |(name, key): &(&str, &str)| {
+            let [low, high] = self.errors.get(*key)?;
+            Some(format!("{name} {:+.1} to {:+.1} %", low * 100.0, high * 100.0))
+        };
+        let errors: Vec<String> = SHOWN.iter().filter_map(off).collect();
+        format!("errors of {}: {}", self.basis, errors.join(", "))
+    }
 }
 
 /// Names and versions the layout of a summary.

@@ -38,11 +38,20 @@ impl Summary {
         blocks.extend(self.replications.iter().flat_map(Replications::blocks));
         let warnings = self.warnings.iter().cloned();
         blocks.extend(warnings.map(|text| Block::Note { level: Level::Warning, text }));
+        blocks.extend(self.uncertainties().map(|text| Block::Note { level: Level::Info, text }));
         if let Some(source) = &self.cost.price_source {
             blocks.push(Block::Note { level: Level::Info, text: format!("GPU price: {source}") });
         }
         blocks.push(Block::KeyValues(vec![self.simulated()]));
         Document { title, subtitle, blocks }
+    }
+
+    /// How far the figures may be off: once for all pools that are alike.
+    fn uncertainties(&self) -> impl Iterator<Item = String> {
+        let known = self.cost_model.iter().filter_map(|model| model.uncertainty.as_ref());
+        let mut words: Vec<String> = known.map(|uncertainty| uncertainty.words()).collect();
+        words.dedup();
+        words.into_iter()
     }
 
     fn totals(&self) -> Vec<KeyValue> {

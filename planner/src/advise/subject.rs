@@ -66,6 +66,8 @@ impl Subject {
         let pool = pools.first().cloned().unwrap_or_else(PoolSpec::default);
         let (loaded, tensor_parallel, fits) = split(&loaded, pool.tensor_parallel, &mut notes)?;
         let assembled = assemble(&loaded)?;
+        let known = assembled.cost_models.first().and_then(|model| model.uncertainty.as_ref());
+        notes.extend(known.map(forerun_reports::summary::Uncertainty::words));
         let scenario = &loaded.scenario;
         let gpu = Hardware::gpu(scenario, &pool, &loaded.base)?;
         let name = pool.model.as_deref().or(scenario.model.as_deref()).unwrap_or(DEFAULT_MODEL);

@@ -38,8 +38,8 @@ pub struct Scenario {
     /// Type of the weights (the model's own: bf16, or what its quantization_config says).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Dtype>,
-    /// Profile of measured kernels that gives every pool its step times (`forerun calibrate import`); without one,
-    /// closed forms do.
+    /// Profile of measured kernels, or of a live server, that gives every pool its step times (`forerun calibrate import`,
+    /// `serve`); without one, closed forms with the catalog's constants do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<PathBuf>,
     /// Factors on the GPU's step times of every pool: calibration by hand, or a question of sensitivity (1).

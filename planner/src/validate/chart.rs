@@ -16,12 +16,12 @@ const SHOWN: f64 = 0.995;
 const COLOURS: [RGBColor; 4] = [BLACK, BLUE, RED, RGBColor(0, 140, 70)];
 
 /// Distributions by name: the measured one first.
-pub(super) type Named<'a> = (&'a str, &'a Samples);
+pub(crate) type Named<'a> = (&'a str, &'a Samples);
 
 type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// One chart of a load: panels of TTFT, TPOT and E2E, each with the curves of all distributions.
-pub(super) fn cdfs(title: &str, distributions: &[Named<'_>]) -> Result<String, Error> {
+pub(crate) fn cdfs(title: &str, distributions: &[Named<'_>]) -> Result<String, Error> {
     draw(title, distributions).map_err(|e| Error::Internal(format!("chart of {title}: {e}")))
 }
 

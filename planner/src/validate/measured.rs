@@ -1,16 +1,29 @@
 //! Figures of a measured or simulated load, computed in the same way from the times of its requests.
 
+use forerun_workloads::trace::measured::{MeasuredRequest, Percentiles, Stage};
+
 /// When a request was sent, and when its first and last tokens came.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Times {
+pub(crate) struct Times {
     /// Sent by the client.
     pub arrival_s: f64,
-    /// First token.
-    pub first_s: f64,
+    /// First token; none where the answer was not streamed.
+    pub first_s: Option<f64>,
     /// Last token.
     pub last_s: f64,
     /// Output tokens.
     pub tokens: u32,
+}
+
+impl From<&MeasuredRequest> for Times {
+    fn from(request: &MeasuredRequest) -> Self {
+        Self {
+            arrival_s: request.sent_s,
+            first_s: request.first_s,
+            last_s: request.last_s,
+            tokens: request.output_tokens,
+        }
+    }
 }
 
 /// A distribution in a few numbers, milliseconds; absent where it was not measured.
@@ -27,25 +40,29 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Mean and percentiles of sorted values, interpolated linearly.
-    fn of(sorted: &[f64]) -> Self {
+    /// Mean and percentiles of sorted values.
+    pub(crate) fn of(sorted: &[f64]) -> Self {
         if sorted.is_empty() {
             return Self::default();
         }
-        let at = |share: f64| {
-            let place = share * (sorted.len() - 1) as f64;
-            let below = place as usize;
-            let above = (below + 1).min(sorted.len() - 1);
-            Some(sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64))
-        };
+        let at = |share| quantile(sorted, share);
         let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
         Self { mean: Some(mean), p50: at(0.5), p90: at(0.9), p99: at(0.99) }
     }
 
     /// The numbers with their names.
-    fn entries(&self) -> [(&'static str, Option<f64>); 4] {
+    pub(crate) fn entries(&self) -> [(&'static str, Option<f64>); 4] {
         [("mean", self.mean), ("p50", self.p50), ("p90", self.p90), ("p99", self.p99)]
     }
+}
+
+/// The value below which `share` of the sorted values lie, interpolated linearly; none of no values.
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+    let last = sorted.len().checked_sub(1)?;
+    let place = share * last as f64;
+    let below = (place as usize).min(last);
+    let above = (below + 1).min(last);
+    Some(sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64))
 }
 
 /// Figures of one load.
@@ -66,8 +83,28 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// Figures of a stage of inference-perf. It counts two chunks for each token in the times between them: only the
+    /// mean time per token follows, from the means of the others and from the number of tokens.
+    pub(crate) fn of_stage(stage: &Stage, output_tokens: Option<f64>) -> Self {
+        let ms = |seconds: &Percentiles| Spread {
+            mean: Some(seconds.mean * 1e3),
+            p50: Some(seconds.p50 * 1e3),
+            p90: Some(seconds.p90 * 1e3),
+            p99: Some(seconds.p99 * 1e3),
+        };
+        let gaps = output_tokens.map(|tokens| tokens - 1.0).filter(|gaps| *gaps > 0.0);
+        let decoding_ms = (stage.e2e_s.mean - stage.ttft_s.mean) * 1e3;
+        Self {
+            ttft_ms: ms(&stage.ttft_s),
+            tpot_ms: Spread { mean: gaps.map(|gaps| decoding_ms / gaps), ..Spread::default() },
+            e2e_ms: ms(&stage.e2e_s),
+            requests_per_s: Some(stage.requests_per_s),
+            ..Self::default()
+        }
+    }
+
     /// All figures with their names, in the order of reports.
-    pub(super) fn entries(&self) -> Vec<(String, Option<f64>)> {
+    pub(crate) fn entries(&self) -> Vec<(String, Option<f64>)> {
         let spreads = [("TTFT", &self.ttft_ms), ("TPOT", &self.tpot_ms), ("E2E", &self.e2e_ms)];
         let named = |(metric, spread): (&str, &Spread)| {
             spread.entries().map(|(statistic, value)| (format!("{metric} {statistic}"), value))
@@ -80,17 +117,17 @@ impl Figures {
     }
 
     /// The figure of this name.
-    pub(super) fn get(&self, name: &str) -> Option<f64> {
+    pub(crate) fn get(&self, name: &str) -> Option<f64> {
         self.entries().into_iter().find(|(own, _)| own == name)?.1
     }
 }
 
 /// The sorted values behind the figures.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Samples {
-    pub(super) ttft_ms: Vec<f64>,
-    pub(super) tpot_ms: Vec<f64>,
-    pub(super) e2e_ms: Vec<f64>,
+pub(crate) struct Samples {
+    pub(crate) ttft_ms: Vec<f64>,
+    pub(crate) tpot_ms: Vec<f64>,
+    pub(crate) e2e_ms: Vec<f64>,
     light_ttft_ms: Vec<f64>,
     makespan_s: f64,
     tokens: f64,
@@ -98,30 +135,37 @@ pub(super) struct Samples {
 
 impl Samples {
     /// Of requests in order of arrival; those of indices `light` meet a light load.
-    pub(super) fn new(requests: &[Times], light: Option<(usize, usize)>) -> Self {
+    pub(crate) fn new(requests: &[Times], light: Option<(usize, usize)>) -> Self {
         let sorted = |values: &mut dyn Iterator<Item = f64>| {
             let mut values: Vec<f64> = values.collect();
             values.sort_by(f64::total_cmp);
             values
         };
-        let ttft = |times: &Times| (times.first_s - times.arrival_s) * 1e3;
+        let ttft = |times: &Times| Some((times.first_s? - times.arrival_s) * 1e3);
         let (from, until) = light.unwrap_or((0, 0));
         let light = requests.get(from..until.min(requests.len())).unwrap_or(&[]);
-        let decoding = requests.iter().filter(|times| times.tokens > 1);
-        let tpot = |times: &Times| (times.last_s - times.first_s) * 1e3 / f64::from(times.tokens - 1);
+        let tpot = |times: &Times| {
+            let gaps = f64::from(times.tokens.checked_sub(1).filter(|gaps| *gaps > 0)?);
+            Some((times.last_s - times.first_s?) * 1e3 / gaps)
+        };
         let first = requests.iter().map(|times| times.arrival_s).fold(f64::INFINITY, f64::min);
         let last = requests.iter().map(|times| times.last_s).fold(f64::NEG_INFINITY, f64::max);
         Self {
-            ttft_ms: sorted(&mut requests.iter().map(ttft)),
-            tpot_ms: sorted(&mut decoding.map(tpot)),
+            ttft_ms: sorted(&mut requests.iter().filter_map(ttft)),
+            tpot_ms: sorted(&mut requests.iter().filter_map(tpot)),
             e2e_ms: sorted(&mut requests.iter().map(|times| (times.last_s - times.arrival_s) * 1e3)),
-            light_ttft_ms: sorted(&mut light.iter().map(ttft)),
+            light_ttft_ms: sorted(&mut light.iter().filter_map(ttft)),
             makespan_s: last - first,
             tokens: requests.iter().map(|times| f64::from(times.tokens)).sum(),
         }
     }
 
-    pub(super) fn figures(&self) -> Figures {
+    /// How many requests there are.
+    pub(crate) fn len(&self) -> usize {
+        self.e2e_ms.len()
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
         let rate = |count: f64| (self.makespan_s > 0.0).then(|| count / self.makespan_s);
         Figures {
             ttft_ms: Spread::of(&self.ttft_ms),
@@ -142,7 +186,7 @@ mod tests {
     fn figures_follow_from_the_times_of_requests() {
         let request = |arrival_s: f64, tokens| Times {
             arrival_s,
-            first_s: arrival_s + 0.1,
+            first_s: Some(arrival_s + 0.1),
             last_s: arrival_s + 0.1 + 0.02 * f64::from(tokens - 1),
             tokens,
         };

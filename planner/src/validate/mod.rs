@@ -4,23 +4,19 @@
 //! A server is described by a file in `planner/servers/`: where its measurements lie and in which layout, its
 //! vLLM version, the scenario that it ran, what others' simulators achieved on it, and how near ours should come.
 
-mod chart;
-mod measured;
+pub(crate) mod chart;
+pub(crate) mod measured;
 mod render;
 mod server;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use forerun_sim::observer::Observer;
-use forerun_sim::request::{Labels, Outcome, Status};
-use forerun_sim::time::Time;
-
 use crate::assemble::assemble;
 use crate::calibrate::{self, ImportOptions};
 use crate::error::{Error, InputError};
 use crate::scenario::read::Loaded;
-use crate::simulate::run_once;
+use crate::served::replay;
 use measured::{Figures, Samples, Times};
 use server::{Cell, Server};
 
@@ -240,29 +236,6 @@ fn simulate(server: &Server, cell: &Cell, profile: Option<&Path>) -> Result<Vec<
     let mut scenario = cell.scenario.clone();
     scenario.profile = profile.map(PathBuf::from);
     let loaded = Loaded { scenario, base: PathBuf::new(), name: server.name.clone() };
-    let assembled = assemble(&loaded)?;
-    let mut watcher = Watcher::default();
-    run_once(&assembled, assembled.seed, None, &mut watcher, &mut |_| ControlFlow::Continue(()))?;
-    watcher.requests.sort_by_key(|(id, _)| *id);
-    Ok(watcher.requests.into_iter().map(|(_, times)| times).collect())
-}
-
-/// Notes the times of every completed request.
-#[derive(Default)]
-struct Watcher {
-    requests: Vec<(u64, Times)>,
-}
-
-impl Observer for Watcher {
-    fn ended(&mut self, outcome: &Outcome, _: &Labels) {
-        let (Status::Completed, Some(first)) = (outcome.status, outcome.first_token) else { return };
-        let seconds = |time: Time| time.as_nanos() as f64 / 1e9;
-        let times = Times {
-            arrival_s: seconds(outcome.request.arrival),
-            first_s: seconds(first),
-            last_s: seconds(outcome.ended),
-            tokens: outcome.emitted,
-        };
-        self.requests.push((outcome.request.id.0, times));
-    }
+    let simulated = replay::simulate(&assemble(&loaded)?, &mut |_| ControlFlow::Continue(()))?;
+    Ok(simulated.requests.into_iter().map(|(_, times)| times).collect())
 }

@@ -5,12 +5,13 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use forerun_profiles::rows::{Table, find};
+use forerun_profiles::rows::find;
 use forerun_workloads::spec::Loop;
+use forerun_workloads::trace::measured;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::measured::{Figures, Spread, Times};
+use super::measured::{Figures, Times};
 use crate::calibrate::ImportOptions;
 use crate::error::InputError;
 use crate::scenario::Scenario;
@@ -187,13 +188,13 @@ impl Server {
             let trace = ["trace.csv", "trace.csv.gz"].map(|name| path.join(name));
             let Some(trace) = trace.into_iter().find(|trace| trace.is_file()) else { continue };
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let mut scenario = self.with_trace(trace);
+            let mut scenario = self.with_trace(trace.clone());
             let closed = name.split("closed").nth(1).and_then(|size| size.parse::<NonZeroU32>().ok());
             if let (Some(size), Some(workload)) = (closed, &mut scenario.workload) {
                 workload.pacing = Loop::AtMost(size);
                 workload.columns.insert("arrival_s".into(), "arrival_time_us".into());
             }
-            cells.push(Cell { name, scenario, measured: trace_times(&path)?, figures: None });
+            cells.push(Cell { name, scenario, measured: trace_times(&trace)?, figures: None });
         }
         Ok(cells)
     }
@@ -220,7 +221,7 @@ impl Server {
             .iter()
             .map(|&(arrival, _, first, last, tokens)| Times {
                 arrival_s: arrival - start,
-                first_s: first - offset - start,
+                first_s: Some(first - offset - start),
                 last_s: last - offset - start,
                 tokens,
             })
@@ -238,82 +239,26 @@ impl Server {
             else {
                 continue;
             };
-            let value: Value = serde_json::from_str(&read(&path)?).map_err(|e| wrong(&path, e))?;
-            let number = |pointer: &str| {
-                value
-                    .pointer(pointer)
-                    .and_then(Value::as_f64)
-                    .ok_or_else(|| wrong(&path, format!("no {pointer}")))
+            let runs = measured::open(&path, &BTreeMap::new())?;
+            let Some(measured) = runs.iter().find_map(|run| run.stage) else {
+                return Err(wrong(&path, "is no stage of inference-perf"));
             };
             let mut scenario = self.scenario.clone();
             let workload = scenario.workload.get_or_insert_default();
-            workload.rate = Some(number("/load_summary/requested_rate")?);
-            workload.requests = Some(number("/load_summary/count")? as u64);
-            let figures = Some(stage_figures(&number, self.output_tokens)?);
+            workload.rate = Some(measured.rate);
+            workload.requests = Some(measured.count);
+            // It counts tokens of the text read again, which are fewer than those that were forced.
+            let figures = Some(Figures::of_stage(&measured, self.output_tokens.map(f64::from)));
             cells.push(Cell { name: stage.to_owned(), scenario, measured: Vec::new(), figures });
         }
         Ok(cells)
     }
 }
 
-/// Figures of inference-perf's stage. It counts two chunks for each token in the times between them, and tokens of the
-/// text read again, which are fewer: only the mean time per token follows, from the means of the others and from the
-/// number of tokens that was forced.
-fn stage_figures(
-    number: &dyn Fn(&str) -> Result<f64, InputError>,
-    forced: Option<u32>,
-) -> Result<Figures, InputError> {
-    let spread = |metric: &str| -> Result<Spread, InputError> {
-        let ms = |name: &str| number(&format!("/successes/latency/{metric}/{name}")).map(|s| Some(s * 1e3));
-        Ok(Spread { mean: ms("mean")?, p50: ms("median")?, p90: ms("p90")?, p99: ms("p99")? })
-    };
-    let (ttft_ms, e2e_ms) = (spread("time_to_first_token")?, spread("request_latency")?);
-    let gaps = forced.map(|tokens| f64::from(tokens) - 1.0).filter(|gaps| *gaps > 0.0);
-    let decoding = e2e_ms.mean.zip(ttft_ms.mean).zip(gaps);
-    Ok(Figures {
-        tpot_ms: Spread {
-            mean: decoding.map(|((e2e, ttft), gaps)| (e2e - ttft) / gaps),
-            ..Spread::default()
-        },
-        ttft_ms,
-        e2e_ms,
-        light_ttft_p50_ms: None,
-        requests_per_s: Some(number("/successes/throughput/requests_per_sec")?),
-        output_tokens_per_s: None,
-    })
-}
-
 /// The requests of a `trace.csv` that were answered.
-fn trace_times(folder: &Path) -> Result<Vec<Times>, InputError> {
-    let from = |e: forerun_profiles::import::ImportError| InputError::new(e.to_string());
-    let table = Table::read(folder, "trace").map_err(from)?;
-    let [sent, first, last, tokens, status] = table
-        .columns(["send_time_us", "first_chunk_time_us", "last_chunk_time_us", "output_tokens", "status"])
-        .map_err(from)?;
-    let mut all = Vec::new();
-    for row in table.rows().filter(|row| row.text(status) == "ok") {
-        let micros = |column| row.number::<i64>(column).map_err(from);
-        let (sent, first, last) = (micros(sent)?, micros(first)?, micros(last)?);
-        if first < sent || last < first {
-            return Err(from(
-                row.error("a first chunk before the request was sent, or a last one before it"),
-            ));
-        }
-        all.push((sent, first, last, row.number::<u32>(tokens).map_err(from)?));
-    }
-    if all.is_empty() {
-        return Err(from(table.error("has no request that was answered (`status` ok)")));
-    }
-    all.sort_unstable();
-    let start = all.first().map_or(0, |row| row.0);
-    let seconds = |micros: i64| micros.saturating_sub(start) as f64 / 1e6;
-    let times = |&(sent, first, last, tokens): &(i64, i64, i64, u32)| Times {
-        arrival_s: seconds(sent),
-        first_s: seconds(first),
-        last_s: seconds(last),
-        tokens,
-    };
-    Ok(all.iter().map(times).collect())
+fn trace_times(trace: &Path) -> Result<Vec<Times>, InputError> {
+    let runs = measured::open(trace, &BTreeMap::new())?;
+    Ok(runs.iter().flat_map(|run| run.requests.iter().map(Times::from)).collect())
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, InputError> {

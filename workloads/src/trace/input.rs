@@ -13,13 +13,13 @@ use crate::error::WorkloadError;
 pub(super) const LINE_MAX: usize = 8 << 20;
 
 /// Text that may come from a decompressor.
-type Text = Box<dyn Read + Send>;
+pub(super) type Text = Box<dyn Read + Send>;
 
 const CHUNK: usize = 64 << 10;
 const BOM: &[u8] = &[0xef, 0xbb, 0xbf];
 
 /// Opens `path` as text: decompressed, and without a byte order mark.
-fn open_text(path: &Path) -> Result<Text, WorkloadError> {
+pub(super) fn open_text(path: &Path) -> Result<Text, WorkloadError> {
     let kind = std::fs::metadata(path).map_err(|error| WorkloadError::io(path, error.to_string()))?;
     if kind.is_dir() {
         return Err(WorkloadError::io(path, "is a directory; give the trace file itself"));

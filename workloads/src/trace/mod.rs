@@ -12,6 +12,7 @@ mod columns;
 mod detect;
 mod grid;
 mod input;
+pub mod measured;
 mod mooncake;
 mod order;
 mod replay;
