@@ -330,6 +330,7 @@ fn fleet_config(kv: KvForm) -> FleetConfig {
         disaggregation: Disaggregation::default(),
         below_host: Default::default(),
         faults: Default::default(),
+        split: None,
         warm_up: Time::ZERO,
         horizon: None,
     }

@@ -95,6 +95,7 @@ pub(crate) fn bare_fleet(replicas: u32, engine: EngineConfig, cost: impl CostMod
         disaggregation: Disaggregation::default(),
         below_host: Default::default(),
         faults: Default::default(),
+        split: None,
         warm_up: Time::ZERO,
         horizon: None,
     }

@@ -20,6 +20,7 @@ mod router;
 mod router_fixtures;
 mod router_state;
 mod router_state_fixtures;
+mod split;
 mod support;
 mod tiers;
 mod trace_info;

@@ -260,6 +260,7 @@ pub(crate) fn scenario() -> impl Strategy<Value = Scenario> {
             disaggregation: Disaggregation::default(),
             below_host: Default::default(),
             faults: Default::default(),
+            split: None,
             warm_up: at(warm_up),
             horizon: horizon.map(at),
         };
@@ -348,6 +349,7 @@ fn statuses_have_their_reasons(scenario: &Scenario, outcome: &Outcome) {
         Status::Completed => {}
         Status::Failed(Failure::Transfer) => panic!("nothing is transferred"),
         Status::Failed(Failure::Fault) => panic!("no replica dies"),
+        Status::Failed(Failure::Evicted) => panic!("nobody is evicted"),
         Status::Failed(Failure::Timeout) => {
             let patience = client.timeout.expect("clients wait for ever otherwise").as_nanos();
             assert_eq!(outcome.retries, client.retries, "a client gives up after its last try");

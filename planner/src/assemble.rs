@@ -133,9 +133,12 @@ pub(crate) fn assemble_with(
     let workload = Arc::new(open(spec, &loaded.base).map_err(|e| in_file(e.into()))?);
     let overhead = scenario.overhead.clone().unwrap_or_default();
     check_overhead(&overhead).map_err(in_file)?;
-    let configs: Vec<_> = pools.iter().map(|pool| &pool.config).collect();
+    let configs: Vec<PoolConfig> = pools.iter().map(|pool| pool.config.clone()).collect();
+    let parts = scenario.split.as_ref().map(|spec| crate::split::split(spec, &configs));
+    let faults = faults(scenario.faults.as_ref(), &configs).map_err(in_file)?;
     let fleet = FleetConfig {
-        pools: pools.iter().map(|pool| pool.config.clone()).collect(),
+        pools: configs,
+        split: parts.transpose().map_err(in_file)?,
         kv: KvForm::default(),
         overhead: fixed_costs(pools.first().map_or(&overhead, |pool| &pool.overhead)),
         client: Client {
@@ -144,7 +147,7 @@ pub(crate) fn assemble_with(
         },
         disaggregation: kv::disaggregation(scenario).map_err(in_file)?,
         below_host: kv::below_host(scenario).map_err(in_file)?,
-        faults: faults(scenario.faults.as_ref(), &configs).map_err(in_file)?,
+        faults,
         warm_up,
         horizon,
     };

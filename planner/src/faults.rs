@@ -22,7 +22,7 @@ const EVENTS_MAX: usize = 100_000;
 ///
 /// # Errors
 /// When it names what is not there, or a value is out of range.
-pub(crate) fn faults(spec: Option<&FaultsSpec>, pools: &[&PoolConfig]) -> Result<Faults, InputError> {
+pub(crate) fn faults(spec: Option<&FaultsSpec>, pools: &[PoolConfig]) -> Result<Faults, InputError> {
     let Some(spec) = spec else { return Ok(Faults::default()) };
     let retries = spec.retries.unwrap_or(RETRIES);
     if retries > RETRIES_MAX {
@@ -49,7 +49,7 @@ pub(crate) fn faults(spec: Option<&FaultsSpec>, pools: &[&PoolConfig]) -> Result
 }
 
 struct Plan<'a> {
-    pools: &'a [&'a PoolConfig],
+    pools: &'a [PoolConfig],
     restart: Span,
     faults: Faults,
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | YAML, flags and `--set` to a [`scenario::Scenario`] | `scenario/read`, `scenario/overrides` |
 //! | names and defaults to a fleet that could exist | `assemble` |
+//! | the parts of split traffic | `split` |
 //! | GPU, model, types; what fits, what it costs | `hardware` |
 //! | KV that moves: links, host memory; LoRA adapters; faults | `kv`, `lora`, `faults` |
 //! | one run to a summary and an outcomes file | `simulate` |
@@ -56,6 +57,7 @@ pub mod scenario;
 pub mod schema;
 pub mod served;
 pub mod simulate;
+mod split;
 pub mod trace_info;
 mod trial;
 pub mod validate;

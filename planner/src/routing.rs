@@ -5,27 +5,41 @@ use std::path::Path;
 use std::sync::Arc;
 
 use forerun_policies::epp::config::{Config, LoadOptions, Upstream};
-use forerun_policies::epp::{EppRouter, Options};
+use forerun_policies::epp::{EppRouter, Options, ProducerOrder, TieRule};
 use forerun_policies::{PRESETS, Preset};
 use forerun_sim::router::Router;
 
 use crate::error::{InputError, hint};
-use crate::scenario::{RouterSpec, UpstreamSpec};
+use crate::scenario::{ProducerOrderSpec, RouterSpec, TieRuleSpec, UpstreamSpec};
 
 /// Largest file that is read: real ones have a few kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Most replicas of an endpoint picker: each keeps indexes of its own.
+const REPLICAS_MAX: u32 = 64;
 
 /// The routing policy of a run.
 #[derive(Clone, Debug)]
 pub enum Routing {
     /// One of the catalog.
     Preset(Preset),
-    /// An endpoint picker.
+    /// One endpoint picker, as llm-d-router 0.10 runs it.
     EndpointPicker {
         /// The path as the scenario has it.
         path: String,
         /// What it says.
         config: Arc<Config>,
+    },
+    /// Endpoint pickers about which the scenario says more than their file.
+    Pickers {
+        /// The path as the scenario has it, or the name in the catalog.
+        name: String,
+        /// What the file says.
+        config: Arc<Config>,
+        /// What it leaves open; the seed is that of each run.
+        options: Options,
+        /// How many of them share the requests.
+        replicas: u32,
     },
 }
 
@@ -37,15 +51,60 @@ impl Routing {
     pub fn of(spec: Option<&RouterSpec>, base: &Path) -> Result<Self, InputError> {
         let default = RouterSpec::default();
         let spec = spec.unwrap_or(&default);
-        match (&spec.preset, &spec.epp) {
-            (Some(_), Some(_)) => Err(InputError::new(
-                "`router` has both `preset` and `epp`: they exclude each other; keep one",
-            )),
-            (preset, None) => preset_of(preset.as_deref().unwrap_or("round-robin")),
+        let routing = match (&spec.preset, &spec.epp) {
+            (Some(_), Some(_)) => {
+                return Err(InputError::new(
+                    "`router` has both `preset` and `epp`: they exclude each other; keep one",
+                ));
+            }
+            (preset, None) => Self::Preset(preset_of(preset.as_deref().unwrap_or("round-robin"))?),
             (None, Some(path)) => {
                 let config = load(&base.join(path), spec)?;
-                Ok(Self::EndpointPicker { path: path.clone(), config: Arc::new(config) })
+                Self::EndpointPicker { path: path.clone(), config: Arc::new(config) }
             }
+        };
+        routing.with(spec)
+    }
+
+    /// The same with what the scenario says about its pickers.
+    fn with(self, spec: &RouterSpec) -> Result<Self, InputError> {
+        let given = [
+            ("replicas", spec.replicas.is_some()),
+            ("tie_rule", spec.tie_rule.is_some()),
+            ("producer_order", spec.producer_order.is_some()),
+        ];
+        let Some((key, _)) = given.into_iter().find(|(_, is_given)| *is_given) else { return Ok(self) };
+        let name = self.name().to_owned();
+        let config = self.config().ok_or_else(|| {
+            InputError::new(format!(
+                "`router.{key}` belongs to an endpoint picker, and `{name}` is none: remove it, or name `epp` or an llm-d preset"
+            ))
+        })?;
+        let replicas = spec.replicas.unwrap_or(1);
+        if !(1..=REPLICAS_MAX).contains(&replicas) {
+            return Err(InputError::new(format!(
+                "`router.replicas` is {replicas}: it is a number from 1 to {REPLICAS_MAX}"
+            )));
+        }
+        let options = Options {
+            seed: 0,
+            tie_rule: match spec.tie_rule {
+                Some(TieRuleSpec::Rotate) => TieRule::Rotate,
+                Some(TieRuleSpec::Shuffle) | None => TieRule::Shuffle,
+            },
+            producer_order: match spec.producer_order {
+                Some(ProducerOrderSpec::InFlightFirst) => ProducerOrder::InFlightFirst,
+                Some(ProducerOrderSpec::PrefixFirst) | None => ProducerOrder::PrefixFirst,
+            },
+        };
+        Ok(Self::Pickers { name, config, options, replicas })
+    }
+
+    /// The configuration of an endpoint picker.
+    fn config(&self) -> Option<Arc<Config>> {
+        match self {
+            Self::Preset(preset) => preset.endpoint_picker().map(Arc::new),
+            Self::EndpointPicker { config, .. } | Self::Pickers { config, .. } => Some(config.clone()),
         }
     }
 
@@ -54,7 +113,7 @@ impl Routing {
     pub fn name(&self) -> &str {
         match self {
             Self::Preset(preset) => preset.name,
-            Self::EndpointPicker { path, .. } => path,
+            Self::EndpointPicker { path: name, .. } | Self::Pickers { name, .. } => name,
         }
     }
 
@@ -63,7 +122,7 @@ impl Routing {
     pub fn warnings(&self) -> &[String] {
         match self {
             Self::Preset(_) => &[],
-            Self::EndpointPicker { config, .. } => &config.warnings,
+            Self::EndpointPicker { config, .. } | Self::Pickers { config, .. } => &config.warnings,
         }
     }
 
@@ -74,27 +133,32 @@ impl Routing {
         match self {
             Self::Preset(preset) if is_disaggregated => preset.disaggregated_router(seed),
             Self::Preset(preset) => preset.router(seed),
-            Self::EndpointPicker { config, .. } => Box::new(picker(config, seed)),
+            Self::EndpointPicker { config, .. } => Box::new(pickers(config, Options::default(), 1, seed)),
+            Self::Pickers { config, options, replicas, .. } => {
+                Box::new(pickers(config, *options, *replicas, seed))
+            }
         }
     }
 
     /// The policy as an endpoint picker, if it is one.
     #[must_use]
     pub fn endpoint_picker(&self, seed: u64) -> Option<EppRouter> {
-        match self {
-            Self::Preset(preset) => preset.endpoint_picker(seed),
-            Self::EndpointPicker { config, .. } => Some(picker(config, seed)),
-        }
+        let (options, replicas) = match self {
+            Self::Pickers { options, replicas, .. } => (*options, *replicas),
+            _ => (Options::default(), 1),
+        };
+        Some(pickers(&self.config()?, options, replicas, seed))
     }
 }
 
-fn picker(config: &Arc<Config>, seed: u64) -> EppRouter {
-    let options = Options { seed, ..Options::default() };
-    EppRouter::new(config.clone(), options).expect("it was made when it was read")
+/// Endpoint pickers of a configuration that was tried when it was read.
+fn pickers(config: &Arc<Config>, options: Options, replicas: u32, seed: u64) -> EppRouter {
+    let router = EppRouter::new(config.clone(), Options { seed, ..options });
+    router.expect("it was made when it was read").with_replicas(replicas)
 }
 
-fn preset_of(name: &str) -> Result<Routing, InputError> {
-    Preset::find(name).map(Routing::Preset).ok_or_else(|| {
+fn preset_of(name: &str) -> Result<Preset, InputError> {
+    Preset::find(name).ok_or_else(|| {
         let known = PRESETS.map(|preset| preset.name);
         InputError::new(format!(
             "`router.preset: {name}` is not a policy of this version{}; known: {}; an EndpointPickerConfig is named by `router.epp`",

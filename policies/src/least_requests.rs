@@ -4,21 +4,24 @@ use forerun_sim::request::{Rejection, Request};
 use forerun_sim::router::{Choice, Router, View};
 use forerun_sim::time::Time;
 
+use crate::turns::Turns;
+
 /// Least requests: what a proxy's "leastconn" does with its own, exact count. Equals are taken in turn, starting
 /// behind the last choice, so that an idle fleet is used evenly.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LeastRequests {
-    next: usize,
+    turns: Turns,
 }
 
 impl Router for LeastRequests {
     fn place(&mut self, _: Time, _: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
         let endpoints = view.endpoints;
         let count = endpoints.len();
-        let in_turn = (0..count).map(|step| (self.next + step) % count);
+        let next = self.turns.of(endpoints);
+        let in_turn = (0..count).map(|step| (*next + step) % count);
         let ready = in_turn.filter(|&index| endpoints[index].ready);
         let choice = ready.min_by_key(|&index| endpoints[index].in_flight).unwrap_or(0);
-        self.next = choice + 1;
+        *next = choice + 1;
         Ok(Choice::alone(choice))
     }
 }

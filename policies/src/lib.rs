@@ -5,6 +5,7 @@ pub mod epp;
 mod least_requests;
 mod random;
 mod round_robin;
+mod turns;
 
 pub use disaggregated::Disaggregated;
 pub use least_requests::LeastRequests;
@@ -77,7 +78,11 @@ impl Preset {
     pub fn router(self, seed: u64) -> Box<dyn Router> {
         match self.kind {
             Kind::Plain(make) => make(seed),
-            Kind::EndpointPicker(text) => Box::new(endpoint_picker(text, seed)),
+            Kind::EndpointPicker(text) => {
+                let config = Config::load(text, LoadOptions::default()).expect("a preset loads");
+                let options = Options { seed, ..Options::default() };
+                Box::new(EppRouter::new(Arc::new(config), options).expect("a preset is simulated"))
+            }
         }
     }
 
@@ -93,21 +98,19 @@ impl Preset {
         }
     }
 
-    /// The policy as an endpoint picker, if it is one.
+    /// The configuration of the endpoint picker that the policy is, if it is one.
+    ///
+    /// # Panics
+    /// Never: presets load.
     #[must_use]
-    pub fn endpoint_picker(self, seed: u64) -> Option<EppRouter> {
+    pub fn endpoint_picker(self) -> Option<Config> {
         match self.kind {
             Kind::Plain(_) => None,
-            Kind::EndpointPicker(text) => Some(endpoint_picker(text, seed)),
+            Kind::EndpointPicker(text) => {
+                Some(Config::load(text, LoadOptions::default()).expect("a preset loads"))
+            }
         }
     }
-}
-
-/// An endpoint picker of a configuration that is known to load.
-fn endpoint_picker(text: &str, seed: u64) -> EppRouter {
-    let config = Config::load(text, LoadOptions::default()).expect("a preset loads");
-    let options = Options { seed, ..Options::default() };
-    EppRouter::new(Arc::new(config), options).expect("a preset is simulated")
 }
 
 #[cfg(test)]

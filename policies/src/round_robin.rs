@@ -4,18 +4,21 @@ use forerun_sim::request::{Rejection, Request};
 use forerun_sim::router::{Choice, Router, View};
 use forerun_sim::time::Time;
 
+use crate::turns::Turns;
+
 /// Round-robin: a Kubernetes service's usual approximation of "spread evenly".
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RoundRobin {
-    next: usize,
+    turns: Turns,
 }
 
 impl Router for RoundRobin {
     fn place(&mut self, _: Time, _: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
+        let next = self.turns.of(view.endpoints);
         let count = view.endpoints.len();
-        let mut in_turn = (0..count).map(|step| (self.next + step) % count);
+        let mut in_turn = (0..count).map(|step| (*next + step) % count);
         let choice = in_turn.find(|&at| view.endpoints[at].ready).unwrap_or(0);
-        self.next = choice + 1;
+        *next = choice + 1;
         Ok(Choice::alone(choice))
     }
 }

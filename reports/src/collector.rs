@@ -12,7 +12,7 @@ use crate::groups::{GROUPS_MAX, Groups, OTHERS, record_some, tpot};
 use crate::histogram::LatencyHistogram;
 use crate::slo::Slo;
 use crate::summary::{
-    AdapterLoads, Cost, Failures, Goodput, HitTokens, Kv, LatencyByCause, Rates, Replica, Requests,
+    AdapterLoads, Cost, Failures, Goodput, HitTokens, Kv, LatencyByCause, Mirrored, Rates, Replica, Requests,
     SchemaName, Simulation, Summary, Throughput, share,
 };
 use crate::window::{Window, Work};
@@ -149,6 +149,7 @@ impl Collector {
             slo_checks: Vec::new(),
             about: context.about,
             replications: None,
+            mirrored: Mirrored::of(&totals.mirrored),
             cost_model: Vec::new(),
             lora: lora(&totals.replicas),
             replica_deaths: totals.deaths,
@@ -192,6 +193,7 @@ impl Collector {
                     Failure::Timeout => self.failures.timeout += 1,
                     Failure::Transfer => self.failures.transfer += 1,
                     Failure::Fault => self.failures.fault += 1,
+                    Failure::Evicted => self.failures.shed += 1,
                 }
             }
             Status::Rejected(rejection) => {

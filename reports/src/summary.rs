@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use forerun_sim::fleet::MirrorTotals;
 use forerun_sim::request::Cause;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,10 @@ pub struct Summary {
     /// Replicas that died, or were replaced.
     #[serde(default)]
     pub replica_deaths: u64,
+    /// Copies of requests that no client waited for, when traffic is mirrored. They are in no other figure but those of
+    /// the replicas and their cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirrored: Option<Mirrored>,
 }
 
 /// Loads of LoRA adapters to the GPUs of the fleet, from the end of the warm-up to the end of the run.
@@ -89,6 +94,44 @@ pub struct AdapterLoads {
     pub waited_s: f64,
     /// The same as a share of the time with a step in progress, 0 to 1.
     pub waited_fraction: Option<f64>,
+}
+
+/// What became of mirrored requests, warm-up included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Mirrored {
+    /// Copies that were sent: the sum of the four below.
+    pub sent: u64,
+    /// Copies of which all tokens were generated.
+    pub completed: u64,
+    /// Copies that were accepted and not finished.
+    pub failed: u64,
+    /// Copies that were turned away.
+    pub rejected: u64,
+    /// Copies in flight when the run ended.
+    pub unfinished: u64,
+    /// Tokens that were generated for nobody.
+    pub output_tokens: u64,
+    /// Mean time to first token of those completed, in milliseconds.
+    pub ttft_mean_ms: Option<f64>,
+}
+
+impl Mirrored {
+    /// From a run's totals; `None` when nothing was mirrored.
+    pub(crate) fn of(totals: &MirrorTotals) -> Option<Self> {
+        let MirrorTotals { sent, completed, failed, rejected, unfinished, output_tokens, ttft_sum_ns } =
+            *totals;
+        assert_eq!(sent, completed + failed + rejected + unfinished, "every copy ends exactly once");
+        let ttft_mean_ms = (completed > 0).then(|| ttft_sum_ns as f64 / completed as f64 / 1e6);
+        (sent > 0).then_some(Self {
+            sent,
+            completed,
+            failed,
+            rejected,
+            unfinished,
+            output_tokens,
+            ttft_mean_ms,
+        })
+    }
 }
 
 /// Where the step times of a pool come from, and how far they can be trusted.
@@ -301,7 +344,8 @@ pub struct Failures {
     pub ttl: u64,
     /// The client gave up waiting.
     pub timeout: u64,
-    /// Turned away by the router: saturated, denied, its queue full, or no endpoint left by its filters.
+    /// Turned away by the router: saturated, denied, its queue full, or no endpoint left by its filters; or taken back
+    /// while in flight to make room for others (`evicted`).
     pub shed: u64,
     /// Prompt not shorter than `max_model_len`.
     pub too_long: u64,

@@ -66,6 +66,17 @@ impl Summary {
         if !failures.is_empty() {
             lines.push(KeyValue::new("Failures", failures));
         }
+        if let Some(mirrored) = &self.mirrored {
+            let mut cells = vec![
+                Cell::count(mirrored.sent, "copies"),
+                Cell::count(mirrored.completed, "completed"),
+                Cell::count(mirrored.output_tokens, "tokens for nobody"),
+            ];
+            if let Some(mean) = mirrored.ttft_mean_ms {
+                cells.extend([Cell::text("TTFT mean"), Cell::Millis(mean)]);
+            }
+            lines.push(KeyValue::new("Mirrored", cells));
+        }
         lines.extend([
             KeyValue::new("Throughput", self.rates()),
             KeyValue::new("Goodput", self.goodput()),

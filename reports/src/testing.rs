@@ -91,8 +91,7 @@ pub(crate) fn totals(replicas: u32, seconds: u64) -> RunTotals {
         end: Time::ZERO + Span::from_secs(seconds),
         steps: 49_330,
         replicas: (0..replicas).map(replica).collect(),
-        tiers: Default::default(),
-        deaths: 0,
+        ..RunTotals::default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use crate::fleet::MirrorTotals;
 use crate::request::{Labels, Outcome, ReplicaId, Request};
 use crate::time::{Span, Time};
 
@@ -178,6 +179,8 @@ pub struct RunTotals {
     pub tiers: TierTotals,
     /// Replicas that died after the warm-up.
     pub deaths: u64,
+    /// What became of mirrored requests.
+    pub mirrored: MirrorTotals,
 }
 
 /// Bytes that tiers below host memory moved, from the start of the run to its end.

@@ -162,6 +162,8 @@ pub enum Failure {
     Transfer,
     /// The replica that had it died.
     Fault,
+    /// The router took it back to make room for a request of higher priority: HTTP 429.
+    Evicted,
 }
 
 /// Why a request was turned away.
@@ -190,6 +192,8 @@ pub enum Refusal {
     BandFull,
     /// It waited in the router's queue for longer than its time to live: HTTP 429.
     Expired,
+    /// It was in flight, and is taken back to make room for one of higher priority: HTTP 429.
+    Evicted,
 }
 
 impl Status {
@@ -211,6 +215,7 @@ impl Status {
             Self::Failed(Failure::Timeout) => "timeout",
             Self::Failed(Failure::Transfer) => "transfer",
             Self::Failed(Failure::Fault) => "fault",
+            Self::Failed(Failure::Evicted) | Self::Rejected(Rejection::Router(Refusal::Evicted)) => "evicted",
             Self::Rejected(Rejection::TooLong) => "too_long",
             Self::Rejected(Rejection::QueueFull) => "queue_full",
             Self::Rejected(Rejection::NoSuchModel) => "no_such_model",

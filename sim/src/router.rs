@@ -121,7 +121,7 @@ pub enum Admission {
     Refuse(Rejection),
 }
 
-/// A request that leaves the router's queue.
+/// A request that leaves the router's queue; or one in flight that the router takes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Release {
     /// Which request.

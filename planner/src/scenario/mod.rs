@@ -63,6 +63,9 @@ pub struct Scenario {
     /// Which replica gets a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub router: Option<RouterSpec>,
+    /// How traffic is split between pools or models (not at all).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<SplitSpec>,
     /// The network between prefill and decode replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fabric: Option<FabricSpec>,
@@ -291,6 +294,61 @@ pub struct RouterSpec {
     /// The router's `--allow-experimental-plugins` (false).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_experimental: Option<bool>,
+    /// Replicas of the endpoint picker, each with what it knows itself; requests go to them in turn (1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// How the endpoint picker chooses among equals (shuffle).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tie_rule: Option<TieRuleSpec>,
+    /// Which of the endpoint picker's data producers run first (prefix-first).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub producer_order: Option<ProducerOrderSpec>,
+}
+
+/// How traffic is split: weights of an HTTPRoute, or of an agent that chooses among models.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplitSpec {
+    /// What stays together (request).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<SplitBySpec>,
+    /// Shares of the traffic, relative to each other, by pool or by model.
+    pub weights: BTreeMap<String, f64>,
+    /// Share of the requests that are also sent to the one of weight 0, as copies that no client waits for (0).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<f64>,
+}
+
+/// What stays together when traffic is split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SplitBySpec {
+    /// Nothing: each request by itself.
+    Request,
+    /// The turns of a session.
+    Session,
+    /// The requests of a tenant.
+    Tenant,
+}
+
+/// How equals are chosen among.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TieRuleSpec {
+    /// Drawn: llm-d-router 0.10.
+    Shuffle,
+    /// In turn: later versions.
+    Rotate,
+}
+
+/// Which data producers of an endpoint picker run first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProducerOrderSpec {
+    /// Those of prefix matches: scorers see each endpoint's uncached tokens.
+    PrefixFirst,
+    /// The in-flight producer: scorers see the whole prompt as uncached everywhere.
+    InFlightFirst,
 }
 
 /// Versions of EndpointPickerConfig that are accepted.

@@ -5,8 +5,7 @@ use serde_saphyr::Error as YamlError;
 use crate::error::{InputError, hint};
 
 /// Keys of the published format that this version does not model, and what they would do.
-const NOT_MODELLED: [(&str, &str); 5] = [
-    ("split", "traffic splitting"),
+const NOT_MODELLED: [(&str, &str); 4] = [
     ("autoscaling", "autoscaling"),
     ("cache", "a warm start"),
     ("speculative", "speculative decoding"),

@@ -1,5 +1,7 @@
 //! Who is let in, and when: flow control behind its feature gate, else upstream's plain shedding.
 
+use std::collections::VecDeque;
+
 use forerun_sim::request::{Refusal, Rejection, RequestId};
 use forerun_sim::rng::Stream;
 use forerun_sim::router::{Admission, Release};
@@ -8,7 +10,7 @@ use forerun_sim::time::Time;
 use super::config::{Config, Plugin};
 use super::flow::admission::{ProbabilisticAdmitter, is_shed, keeps_latency_slo};
 use super::flow::saturation::{ConcurrencyDetector, Detector, UtilizationDetector, stages};
-use super::flow::{CYCLE, FlowConfig, FlowController, Waiting};
+use super::flow::{CYCLE, Evictor, FlowConfig, FlowController, Waiting};
 use super::plugin::parameters;
 use super::{EndpointInfo, EndpointState, RequestView};
 
@@ -23,6 +25,10 @@ pub(super) struct Gate {
     detector: Detector,
     stages: Vec<Vec<u32>>,
     flow: Option<FlowController>,
+    /// Who makes room for others, where that is enabled.
+    evictor: Option<Evictor>,
+    /// Those who are to, of the last decision.
+    revoked: VecDeque<RequestId>,
     admitters: Vec<Admitter>,
     /// Dispatch cycles that arrivals have asked for.
     cycles_due: u32,
@@ -46,6 +52,8 @@ impl Gate {
         Ok(Self {
             detector: detector(config)?,
             stages: Vec::new(),
+            evictor: (flow.is_some() && config.flow_control.enable_eviction).then(Evictor::default),
+            revoked: VecDeque::new(),
             flow,
             admitters: admitters.collect::<Result<_, _>>()?,
             cycles_due: 0,
@@ -112,17 +120,19 @@ impl Gate {
         }
     }
 
-    /// The next request that leaves the queue: overdue ones first, then one for each dispatch cycle that is due.
+    /// The next request that leaves the queue: overdue ones first, then one for each dispatch cycle that is due; or one
+    /// in flight that makes room for those that wait.
     pub(super) fn release(&mut self, now: Time, endpoints: &[EndpointState]) -> Option<Release> {
+        let refused = |request, why| Release { request, refused: Some(Rejection::Router(why)) };
+        if let Some(request) = self.revoked.pop_front() {
+            return Some(refused(request, Refusal::Evicted));
+        }
         let saturation = self.flow.is_some().then(|| self.saturation(now, endpoints))?;
         let flow = self.flow.as_mut()?;
         if flow.next_deadline().is_some_and(|deadline| deadline <= now) {
             // One at a time: the rest is still overdue when asked again.
             if let Some(waiting) = flow.expire_first(now) {
-                return Some(Release {
-                    request: waiting.id,
-                    refused: Some(Rejection::Router(Refusal::Expired)),
-                });
+                return Some(refused(waiting.id, Refusal::Expired));
             }
         }
         if self.cycles_due == 0 && now >= next_cycle(self.last_cycle) {
@@ -135,8 +145,26 @@ impl Gate {
                 flow.dispatched(&waiting.flow);
                 return Some(Release { request: waiting.id, refused: None });
             }
+            if let Some((evictor, priority)) = self.evictor.as_mut().zip(flow.highest_waiting()) {
+                self.revoked.extend(evictor.revoke(now, priority));
+            }
         }
-        None
+        Some(refused(self.revoked.pop_front()?, Refusal::Evicted))
+    }
+
+    /// A request was sent to an endpoint.
+    pub(super) fn sent(&mut self, now: Time, request: RequestId, priority: i32) {
+        if let Some(evictor) = &mut self.evictor {
+            evictor.sent(now, request, priority);
+        }
+    }
+
+    /// A request that was sent has ended.
+    pub(super) fn ended(&mut self, request: RequestId) {
+        if let Some(evictor) = &mut self.evictor {
+            evictor.ended(request);
+            self.revoked.retain(|&revoked| revoked != request);
+        }
     }
 
     /// When the queue is to be looked at again: at the next cycle, while something waits.

@@ -12,6 +12,7 @@ pub mod flow;
 mod gate;
 pub mod handlers;
 mod in_flight;
+mod picker;
 pub mod pickers;
 pub mod plugin;
 mod predictor;

@@ -6,272 +6,46 @@
 
 use std::sync::Arc;
 
-use forerun_sim::request::{Refusal, Rejection, ReplicaId, Request, RequestId};
+use forerun_sim::request::{Rejection, ReplicaId, Request, RequestId};
+use forerun_sim::rng::Stream;
 use forerun_sim::router::{
-    Adapters, Admission, Choice, Endpoint, EndpointInfo as SimEndpoint, Needs, Release, Router, View,
+    Admission, Choice, Endpoint, EndpointInfo as SimEndpoint, Needs, Release, Router, View,
 };
-use forerun_sim::time::{Span, Time};
+use forerun_sim::time::Time;
 use rustc_hash::FxHashMap;
 
-use super::config::{Config, Plugin};
+use super::config::Config;
 use super::explain::DecisionReport;
-use super::gate::Gate;
-use super::predictor::Predictor;
-use super::prefix::precise::{ExtentKvIndex, Kind, PreciseConfig, PreciseProducer};
-use super::prefix::{PrefixMatch, PrefixProducer};
-use super::scheduler::{Decision, NoEndpoints, Options, Scheduler};
-use super::session::encode_token;
-use super::{EndpointInfo, Metrics, RequestView};
+use super::picker::{Picker, SCRAPE};
+use super::scheduler::Options;
 
-/// How often endpoints are scraped: `--refresh-metrics-interval`, at its minimum by default.
-const SCRAPE: Span = Span::from_millis(50);
-
-/// Where the simulated pods are.
-const NAMESPACE: &str = "default";
-
-/// One endpoint picker at work: that of one model's pool.
-struct Picker {
-    scheduler: Scheduler,
-    gate: Gate,
-    precise: Vec<Precise>,
-    predictor: Option<Predictor>,
-    endpoints: Vec<SimEndpoint>,
-    /// As of when the scheduler knows the endpoints' metrics.
-    scraped: Option<Time>,
-    needs_adapters: bool,
-    /// What was decided and has not ended: with the decision until it takes effect.
-    placed: FxHashMap<RequestId, Placed>,
-    /// The token of each session, where a plugin reads it.
-    sessions: Option<FxHashMap<u64, String>>,
-    matches: Vec<Option<PrefixMatch>>,
+/// The replicas of the endpoint picker of one model's pool. They share nothing but what their clients bring back.
+struct Pickers {
+    replicas: Vec<Picker>,
+    /// The replica that gets the next request.
+    next: usize,
+    /// The token that the client of each session has, where a plugin reads it.
+    tokens: FxHashMap<u64, String>,
 }
 
-/// A request that was placed.
-struct Placed {
-    decision: Option<Decision>,
-    flow: u32,
-    prompt_tokens: u64,
+/// Which picker knows a request: its model's, and which replica of it.
+#[derive(Clone, Copy)]
+struct Owner {
+    model: usize,
+    replica: usize,
 }
 
-/// A precise producer: the caches as they are, and what was sent and is not there yet.
-struct Precise {
-    name: String,
-    config: PreciseConfig,
-    speculative: PreciseProducer<ExtentKvIndex>,
-}
-
-impl Picker {
-    fn new(config: &Config, options: Options) -> Result<Self, String> {
-        let precise = config.plugins.iter().filter(|plugin| plugin.kind == "precise-prefix-cache-producer");
-        let precise = precise.map(|plugin| Precise::new(config, plugin));
-        let has = |kind: &str| config.plugins.iter().any(|plugin| plugin.kind == kind);
-        let scores = |kind: &str| {
-            let named = |name: &String| config.plugin(name).is_some_and(|plugin| plugin.kind == kind);
-            let mut profiles = config.profiles.iter();
-            profiles.any(|profile| profile.scorers.iter().any(|(name, _)| named(name)))
-        };
-        let by_session = has("session-affinity-scorer") || has("session-affinity-filter");
-        Ok(Self {
-            scheduler: Scheduler::new(config, options)?,
-            gate: Gate::new(config, options.seed)?,
-            precise: precise.collect::<Result<_, _>>()?,
-            predictor: has("predicted-latency-producer").then(|| Predictor::new(options.seed)),
-            endpoints: Vec::new(),
-            scraped: None,
-            needs_adapters: scores("lora-affinity-scorer"),
-            placed: FxHashMap::default(),
-            sessions: by_session.then(FxHashMap::default),
-            matches: Vec::new(),
-        })
-    }
-
-    /// Takes over what the last scrape said, unless that is known already.
-    fn refresh(&mut self, now: Time, endpoints: &[Endpoint], adapters: &[Adapters]) {
-        let Some(before) = now.as_nanos().checked_sub(1) else { return };
-        let at = Time::from_nanos(before / SCRAPE.as_nanos() * SCRAPE.as_nanos());
-        if self.scraped == Some(at) {
-            return;
-        }
-        self.scraped = Some(at);
-        for (number, endpoint) in endpoints.iter().enumerate() {
-            let mut metrics = Metrics {
-                waiting: endpoint.metrics.waiting,
-                running: endpoint.metrics.running,
-                kv_usage: endpoint.metrics.kv_usage,
-                ..Metrics::default()
-            };
-            if let Some(adapters) = adapters.get(number).filter(|adapters| adapters.published) {
-                metrics.max_lora = self.endpoints[number].max_loras;
-                metrics.active_adapters.clone_from(&adapters.running);
-                metrics.waiting_adapters.clone_from(&adapters.waiting);
-            }
-            self.scheduler.scrape(at, number as u32, metrics);
-        }
-    }
-
-    /// Publishes what the caches hold of the request, and what is on its way to them.
-    fn publish_precise(&mut self, now: Time, request: &RequestView<'_>, view: &mut View<'_>) {
-        for precise in &mut self.precise {
-            self.matches.fill(None);
-            precise.speculative.produce(now, request, &mut self.matches);
-            for (number, found) in self.matches.iter_mut().enumerate() {
-                if let Some(found) =
-                    found.as_mut().filter(|_| precise.config.estimated_bytes_per_token.is_none())
-                {
-                    let gpu_tokens = view.caches.cached_tokens(number);
-                    let host_tokens = view.caches.host_tokens(number, gpu_tokens);
-                    let on_gpu = gpu_tokens / found.block_tokens;
-                    let cached = (gpu_tokens + host_tokens) / found.block_tokens;
-                    let weights = &precise.config.weights;
-                    // Block by block, as upstream adds them: ten blocks of 0.8 are less than 8.
-                    let weighed = (on_gpu..cached)
-                        .fold(f64::from(on_gpu) * weights.of(Kind::GPU), |sum, _| {
-                            sum + weights.of(Kind::CPU)
-                        });
-                    found.matched_blocks = found.matched_blocks.max(weighed as u32);
-                    found.cached_blocks = found.cached_blocks.max(cached);
-                }
-                self.scheduler.set_match(&precise.name, number as u32, *found);
-            }
-        }
-    }
-
-    fn predict(&mut self, request: &RequestView<'_>) {
-        let Some(predictor) = &mut self.predictor else { return };
-        for number in 0..self.endpoints.len() {
-            let state = self.scheduler.endpoint(number as u32);
-            // The match of the last request stands in before this one's is known.
-            let uncached = state.uncached_tokens.unwrap_or_else(|| request.prompt_tokens()) as f64;
-            let latency =
-                predictor.predict(number, request, state, uncached.min(request.prompt_tokens() as f64));
-            self.scheduler.set_latency(number as u32, Some(latency));
-        }
-    }
-}
-
-impl Picker {
-    fn start(&mut self, endpoints: Vec<SimEndpoint>) {
-        let infos: Vec<_> = endpoints.iter().map(endpoint_info).collect();
-        self.gate.start(&infos);
-        for (info, endpoint) in infos.into_iter().zip(&endpoints) {
-            self.precise.iter_mut().for_each(|precise| precise.speculative.add_endpoint(&info));
-            self.scheduler.add_endpoint(info);
-            if let Some(predictor) = &mut self.predictor {
-                let kv_tokens = f64::from(endpoint.num_gpu_blocks) * f64::from(endpoint.block_tokens);
-                predictor.add_endpoint(endpoint.cost.clone(), kv_tokens);
-            }
-        }
-        self.matches = vec![None; endpoints.len()];
-        self.endpoints = endpoints;
-    }
-
-    fn admit(&mut self, now: Time, request: &Request, endpoints: &[Endpoint]) -> Admission {
-        if !self.gate.holds() && request.priority <= 0 {
-            return Admission::Pass;
-        }
-        self.refresh(now, endpoints, &[]);
-        self.scraped = self.scraped.filter(|_| !self.needs_adapters);
-        let view = request_view(request, &[]);
-        self.gate.admit(now, &view, &request.tenant.0.to_string(), self.scheduler.endpoints())
-    }
-
-    fn place(&mut self, now: Time, request: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
-        self.refresh(now, view.endpoints, view.adapters);
-        for (number, endpoint) in view.endpoints.iter().enumerate() {
-            self.scheduler.set_ready(number as u32, endpoint.ready);
-        }
-        let session = request.session.as_ref().map(|session| session.id);
-        let id = session.map(|id| id.to_string());
-        let token = self.sessions.as_ref().zip(session).and_then(|(tokens, id)| tokens.get(&id).cloned());
-        let mut headers: Vec<(&str, &str)> = Vec::new();
-        if self.sessions.is_some() {
-            headers.extend(id.as_deref().map(|id| ("x-session-id", id)));
-            headers.extend(token.as_deref().map(|token| ("x-session-token", token)));
-        }
-        let asked = request_view(request, &headers);
-        self.publish_precise(now, &asked, view);
-        self.predict(&asked);
-        if self.gate.denies(&asked, self.scheduler.endpoints()) {
-            return Err(Rejection::Router(Refusal::Denied));
-        }
-        let decision = self.scheduler.schedule(now, &asked);
-        let decision = decision.map_err(|_| Rejection::Router(Refusal::NoEndpoint))?;
-        let endpoint = decision.primary as usize;
-        let prefill = decision.prefill.map(|prefill| prefill as usize);
-        if let Some((tokens, session)) = self.sessions.as_mut().zip(session) {
-            tokens.insert(session, encode_token(NAMESPACE, &self.endpoints[endpoint].name));
-        }
-        let (flow, prompt_tokens) = (request.tenant.0, asked.prompt_tokens());
-        self.placed.insert(request.id, Placed { decision: Some(decision), flow, prompt_tokens });
-        Ok(Choice { endpoint, prefill })
-    }
-
-    /// The decision just made on `request`; `None` when it was denied before.
-    fn report(
-        &self,
-        config: &Config,
-        now: Time,
-        request: RequestId,
-        choice: &Result<Choice, Rejection>,
-    ) -> Option<DecisionReport> {
-        let decision = match choice {
-            Ok(_) => Ok(self.placed.get(&request)?.decision.as_ref()?),
-            Err(Rejection::Router(Refusal::NoEndpoint)) => Err(NoEndpoints),
-            Err(_) => return None,
-        };
-        Some(DecisionReport::new(config, &self.scheduler, now, decision))
-    }
-
-    fn release(&mut self, now: Time, endpoints: &[Endpoint]) -> Option<Release> {
-        if self.gate.holds() {
-            self.refresh(now, endpoints, &[]);
-            self.scraped = self.scraped.filter(|_| !self.needs_adapters);
-        }
-        self.gate.release(now, self.scheduler.endpoints())
-    }
-
-    fn committed(&mut self, now: Time, request: &Request, _: Choice) {
-        let Some(decision) = self.placed.get_mut(&request.id).and_then(|placed| placed.decision.take())
-        else {
-            return;
-        };
-        let id = request.session.as_ref().map(|session| session.id.to_string());
-        let headers: Vec<_> = id.as_deref().map(|id| ("x-session-id", id)).into_iter().collect();
-        let asked = request_view(request, &headers);
-        self.scheduler.pre_request(now, &asked, &decision);
-        for precise in &mut self.precise {
-            precise.speculative.pre_request(now, &asked, &[decision.primary]);
-        }
-    }
-
-    fn lost(&mut self, replica: ReplicaId) {
-        let Some(number) = self.endpoints.iter().position(|endpoint| endpoint.replica == replica) else {
-            return;
-        };
-        self.scheduler.forget_endpoint(number as u32);
-        self.precise.iter_mut().for_each(|precise| precise.speculative.forget_endpoint(number as u32));
-    }
-
-    fn ended(&mut self, now: Time, request: RequestId) {
-        let Some(placed) = self.placed.remove(&request) else { return self.gate.forget(request) };
-        if placed.decision.is_none() {
-            self.scheduler.ended(request);
-        }
-        if self.gate.holds() {
-            self.gate.completed(now, &placed.flow.to_string(), placed.prompt_tokens, 0);
-        }
-    }
-}
-
-/// `EndpointPickerConfig` as a router: one endpoint picker for each model, as each InferencePool has its own.
+/// `EndpointPickerConfig` as a router: one endpoint picker for each model, as each InferencePool has its own. Several
+/// replicas of a picker get requests in turn, and each knows only what it has decided itself.
 pub struct EppRouter {
     config: Arc<Config>,
     options: Options,
-    pickers: Vec<Picker>,
-    /// The picker of each replica.
-    picker_of: Vec<usize>,
-    /// The picker of each request that one of them knows.
-    owners: FxHashMap<RequestId, usize>,
+    replicas: usize,
+    /// By model.
+    pickers: Vec<Pickers>,
+    /// The model of each replica of the fleet.
+    model_of: Vec<usize>,
+    owners: FxHashMap<RequestId, Owner>,
     needs: Needs,
     /// Id of the request whose decision is kept.
     wanted: Option<String>,
@@ -284,10 +58,28 @@ impl EppRouter {
     /// # Errors
     /// When the configuration names what the simulator does not have, or parameters that are not valid.
     pub fn new(config: Arc<Config>, options: Options) -> Result<Self, String> {
-        let adapters = Picker::new(&config, options)?.needs_adapters;
-        let needs = Needs { scrape: Some(SCRAPE), adapters, feedback: true };
-        let (pickers, picker_of, owners) = (Vec::new(), Vec::new(), FxHashMap::default());
-        Ok(Self { config, options, pickers, picker_of, owners, needs, wanted: None, kept: None })
+        let adapters = Picker::new(&config, options)?.needs_adapters();
+        Ok(Self {
+            config,
+            options,
+            replicas: 1,
+            pickers: Vec::new(),
+            model_of: Vec::new(),
+            owners: FxHashMap::default(),
+            needs: Needs { scrape: Some(SCRAPE), adapters, feedback: true },
+            wanted: None,
+            kept: None,
+        })
+    }
+
+    /// The same with so many replicas of each picker.
+    ///
+    /// # Panics
+    /// When there are none.
+    #[must_use]
+    pub fn with_replicas(self, replicas: u32) -> Self {
+        assert!(replicas > 0, "somebody has to pick");
+        Self { replicas: replicas as usize, ..self }
     }
 
     /// From now on, keeps the last decision on the request of this id for [`explained`](Self::explained).
@@ -300,8 +92,24 @@ impl EppRouter {
         self.kept.take()
     }
 
-    fn picker_for(&self, endpoints: &[Endpoint]) -> usize {
-        self.picker_of[endpoints[0].replica.0 as usize]
+    fn pickers(&self, model: usize, endpoints: &[SimEndpoint]) -> Pickers {
+        let mut seeds = Stream::new(self.options.seed, "router replicas");
+        let own: Vec<_> =
+            endpoints.iter().filter(|endpoint| endpoint.model as usize == model).cloned().collect();
+        let replica = |number| {
+            // The first has the seed of a picker without others.
+            let seed = if number == 0 { self.options.seed } else { seeds.bits() };
+            let options = Options { seed, ..self.options };
+            let mut picker = Picker::new(&self.config, options).expect("it was made before");
+            picker.start(own.clone());
+            picker
+        };
+        let replicas = (0..self.replicas).map(replica).collect();
+        Pickers { replicas, next: 0, tokens: FxHashMap::default() }
+    }
+
+    fn picker(&mut self, Owner { model, replica }: Owner) -> &mut Picker {
+        &mut self.pickers[model].replicas[replica]
     }
 }
 
@@ -311,33 +119,30 @@ impl Router for EppRouter {
     }
 
     fn start(&mut self, endpoints: &[SimEndpoint]) {
-        self.picker_of = endpoints.iter().map(|endpoint| endpoint.model as usize).collect();
-        let models = self.picker_of.iter().max().map_or(0, |last| last + 1);
-        self.pickers = (0..models)
-            .map(|model| {
-                let mut picker = Picker::new(&self.config, self.options).expect("it was made before");
-                let own = endpoints.iter().filter(|endpoint| endpoint.model as usize == model);
-                picker.start(own.cloned().collect());
-                picker
-            })
-            .collect();
+        self.model_of = endpoints.iter().map(|endpoint| endpoint.model as usize).collect();
+        let models = self.model_of.iter().max().map_or(0, |last| last + 1);
+        self.pickers = (0..models).map(|model| self.pickers(model, endpoints)).collect();
     }
 
     fn admit(&mut self, now: Time, request: &Request, endpoints: &[Endpoint]) -> Admission {
-        let picker = self.picker_for(endpoints);
-        self.owners.insert(request.id, picker);
-        let admission = self.pickers[picker].admit(now, request, endpoints);
-        if let Admission::Refuse(_) = admission {
-            self.owners.remove(&request.id);
+        let model = self.model_of[endpoints[0].replica.0 as usize];
+        let pickers = &mut self.pickers[model];
+        let replica = pickers.next;
+        pickers.next = (replica + 1) % pickers.replicas.len();
+        let admission = pickers.replicas[replica].admit(now, request, endpoints);
+        if !matches!(admission, Admission::Refuse(_)) {
+            self.owners.insert(request.id, Owner { model, replica });
         }
         admission
     }
 
     fn place(&mut self, now: Time, request: &Request, view: &mut View<'_>) -> Result<Choice, Rejection> {
-        let picker = self.picker_for(view.endpoints);
-        let choice = self.pickers[picker].place(now, request, view);
+        let owner = *self.owners.get(&request.id).expect("who is placed was admitted");
+        let Pickers { replicas, tokens, .. } = &mut self.pickers[owner.model];
+        let picker = &mut replicas[owner.replica];
+        let choice = picker.place(now, request, view, tokens);
         if self.wanted.as_ref().is_some_and(|id| request.is_called(id)) {
-            self.kept = self.pickers[picker].report(&self.config, now, request.id, &choice);
+            self.kept = picker.report(&self.config, now, request.id, &choice);
         }
         if choice.is_err() {
             self.owners.remove(&request.id);
@@ -346,78 +151,35 @@ impl Router for EppRouter {
     }
 
     fn release(&mut self, now: Time, endpoints: &[Endpoint]) -> Option<Release> {
-        let picker = self.picker_for(endpoints);
-        self.pickers[picker].release(now, endpoints)
+        let model = self.model_of[endpoints[0].replica.0 as usize];
+        self.pickers[model].replicas.iter_mut().find_map(|picker| picker.release(now, endpoints))
     }
 
     fn next_release(&self, now: Time) -> Option<Time> {
-        self.pickers.iter().filter_map(|picker| picker.gate.next_release(now)).min()
+        let all = self.pickers.iter().flat_map(|pickers| &pickers.replicas);
+        all.filter_map(|picker| picker.next_release(now)).min()
     }
 
     fn committed(&mut self, now: Time, request: &Request, choice: Choice) {
-        if let Some(&picker) = self.owners.get(&request.id) {
-            self.pickers[picker].committed(now, request, choice);
+        if let Some(&owner) = self.owners.get(&request.id) {
+            self.picker(owner).committed(now, request, choice);
         }
     }
 
     fn first_token(&mut self, _: Time, request: RequestId) {
-        if let Some(&picker) = self.owners.get(&request) {
-            self.pickers[picker].scheduler.first_chunk(request);
+        if let Some(&owner) = self.owners.get(&request) {
+            self.picker(owner).first_token(request);
         }
     }
 
     fn lost(&mut self, _: Time, replica: ReplicaId) {
-        let picker = self.picker_of[replica.0 as usize];
-        self.pickers[picker].lost(replica);
+        let model = self.model_of[replica.0 as usize];
+        self.pickers[model].replicas.iter_mut().for_each(|picker| picker.lost(replica));
     }
 
     fn ended(&mut self, now: Time, request: RequestId) {
-        if let Some(picker) = self.owners.remove(&request) {
-            self.pickers[picker].ended(now, request);
+        if let Some(owner) = self.owners.remove(&request) {
+            self.picker(owner).ended(now, request);
         }
-    }
-}
-
-impl Precise {
-    fn new(config: &Config, plugin: &Plugin) -> Result<Self, String> {
-        let mut precise = PreciseConfig::read(&plugin.parameters).map_err(|reason| plugin.wrong(&reason))?;
-        let mut tokens = config
-            .plugins
-            .iter()
-            .filter(|plugin| matches!(plugin.kind.as_str(), "token-producer" | "tokenizer"));
-        let real = |plugin: &Plugin| {
-            ["vllm", "udsTokenizerConfig"].iter().any(|key| plugin.parameters.get(key).is_some())
-        };
-        if !tokens.any(real) {
-            // The default backend: four bytes make a pseudo-token.
-            precise.estimated_bytes_per_token = Some(4.0);
-        }
-        let speculative = PreciseProducer::new(precise.clone());
-        Ok(Self { name: plugin.name.clone(), config: precise, speculative })
-    }
-}
-
-/// An endpoint as the scheduler knows it.
-fn endpoint_info(endpoint: &SimEndpoint) -> EndpointInfo {
-    EndpointInfo {
-        namespace: NAMESPACE.to_owned(),
-        name: endpoint.name.clone(),
-        labels: endpoint.labels.clone(),
-        block_size: endpoint.block_tokens,
-        num_gpu_blocks: endpoint.num_gpu_blocks,
-        topology: None,
-    }
-}
-
-/// A request as its headers and body show it. vLLM serves lower priority values first, llm-d higher ones: the sign
-/// changes.
-fn request_view<'a>(request: &'a Request, headers: &'a [(&'a str, &'a str)]) -> RequestView<'a> {
-    RequestView {
-        id: request.id,
-        model: if request.adapter.is_some() { request.adapter } else { request.model },
-        prompt: &request.prompt,
-        max_tokens: request.max_tokens,
-        priority: request.priority.saturating_neg(),
-        headers,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::fabric::LinkSpec;
+use super::split::Split;
 use crate::cost::CostModel;
 use crate::engine::adapters::AdapterConfig;
 use crate::engine::config::EngineConfig;
@@ -223,6 +224,8 @@ pub struct FleetConfig {
     pub below_host: BelowHostTiers,
     /// What goes wrong.
     pub faults: Faults,
+    /// How traffic is split between pools of one model, or between models.
+    pub split: Option<Split>,
     /// Time integrals and counters start here.
     pub warm_up: Time,
     /// Stop here, whatever is still in flight.

@@ -62,7 +62,7 @@ impl<P: Pool> Fleet<'_, P> {
         self.withdraw(seat);
         let live = self.live.remove(seat);
         let replica = live.replica();
-        let Live { mut outcome, account, .. } = live;
+        let Live { mut outcome, account, is_copy, .. } = live;
         let idle = Default::default();
         let clock = replica.map_or(&idle, |replica| &self.replicas[replica.0 as usize].clock);
         outcome.status = status;
@@ -71,6 +71,9 @@ impl<P: Pool> Fleet<'_, P> {
         outcome.ended = self.now;
         outcome.spent = account.close(self.now, clock);
         debug_assert_eq!(outcome.spent.total(), self.now.since(outcome.request.arrival), "the causes add up");
+        if is_copy {
+            return self.mirrored.ended(&outcome);
+        }
         self.observer.ended(&outcome, self.source.labels());
         self.source.ended(&outcome.request, status, self.now);
         self.arrival_is_stale = true;

@@ -66,6 +66,8 @@ pub(super) struct Live {
     pub(super) remote: Option<Remote>,
     /// When its client gives up waiting, if it does.
     pub(super) patience: Option<Time>,
+    /// Whether it is a copy that no client waits for.
+    pub(super) is_copy: bool,
     attempt: u64,
 }
 
@@ -80,6 +82,7 @@ impl Live {
             at_router: false,
             remote: None,
             patience: None,
+            is_copy: false,
             attempt: 0,
         }
     }
@@ -167,6 +170,12 @@ impl LiveSet {
     /// Any of them.
     pub(super) fn any(&self) -> Option<&Live> {
         self.seats.iter().next().map(|(_, live)| live)
+    }
+
+    /// The seat of a request. Looks at all of them: for what is rare.
+    pub(super) fn seat_of(&self, request: RequestId) -> Option<Seat> {
+        let mut seats = self.seats.iter();
+        seats.find_map(|(seat, live)| (live.outcome.request.id == request).then_some(Seat(seat as u32)))
     }
 
     /// The seats of all, in order of the requests' numbers.

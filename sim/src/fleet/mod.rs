@@ -6,6 +6,7 @@
 //! | what happens | file |
 //! |---|---|
 //! | a request is sent, held, routed and received | `routing` |
+//! | it is split between backends, or copied to one | `split` |
 //! | replicas publish their metrics, and the router scrapes them | `scraping` |
 //! | steps end and begin; tokens are delivered | `serving` |
 //! | prompts computed elsewhere, pulls, loads and stores | `transfers` |
@@ -26,6 +27,7 @@ mod moves;
 mod routing;
 mod scraping;
 mod serving;
+mod split;
 mod transfers;
 
 use std::ops::ControlFlow;
@@ -52,6 +54,8 @@ pub use error::RunError;
 use faults::FaultState;
 use live::{LiveSet, Seat, Ticket};
 use moves::Moves;
+use split::group_key;
+pub use split::{Backend, Mirror, MirrorTotals, Split, SplitBy};
 
 /// Runs a fleet until every request has ended, or to its horizon.
 ///
@@ -108,6 +112,9 @@ struct Fleet<'a, P: Pool> {
     observer: &'a mut dyn Observer,
     replicas: Vec<Replica<P>>,
     pool_of: Vec<usize>,
+    /// Which replicas get copies of requests only.
+    shadow: Vec<bool>,
+    mirrored: MirrorTotals,
     /// Router's view of the replicas that serve one model, by model.
     models: Vec<Vec<Endpoint>>,
     /// Where each replica is among the endpoints of its model.
@@ -144,15 +151,17 @@ impl<'a, P: Pool> Fleet<'a, P> {
         router: &'a mut dyn Router,
         observer: &'a mut dyn Observer,
     ) -> Self {
-        let mut names: Vec<&[String]> = Vec::new();
+        let split = config.split.as_ref();
+        let mut keys: Vec<(&[String], Option<usize>)> = Vec::new();
         let mut models: Vec<Vec<Endpoint>> = Vec::new();
         let (mut replicas, mut pool_of, mut model_of_pool) = (Vec::new(), Vec::new(), Vec::new());
         let (mut endpoint_of, mut infos) = (Vec::new(), Vec::new());
         let moves = Moves::new(config);
         for (index, pool) in config.pools.iter().enumerate() {
-            let known = names.iter().position(|served| *served == pool.model_names);
+            let key = group_key(split, pool, index);
+            let known = keys.iter().position(|known| *known == key);
             let model = known.unwrap_or_else(|| {
-                names.push(&pool.model_names);
+                keys.push(key);
                 models.push(Vec::new());
                 models.len() - 1
             });
@@ -189,6 +198,8 @@ impl<'a, P: Pool> Fleet<'a, P> {
             router,
             observer,
             replicas,
+            shadow: pool_of.iter().map(|&pool| split.is_some_and(|split| split.is_shadow(pool))).collect(),
+            mirrored: MirrorTotals::default(),
             pool_of,
             models,
             endpoint_of,
@@ -300,8 +311,8 @@ impl<'a, P: Pool> Fleet<'a, P> {
     fn totals(mut self) -> RunTotals {
         let end = self.now;
         let replicas = self.replicas.iter_mut().map(|replica| replica.totals(end)).collect();
-        let (tiers, deaths) = (self.moves.tiers(), self.faults.deaths);
-        RunTotals { end, steps: self.steps, replicas, tiers, deaths }
+        let (tiers, mirrored, deaths) = (self.moves.tiers(), self.mirrored, self.faults.deaths);
+        RunTotals { end, steps: self.steps, replicas, tiers, deaths, mirrored }
     }
 
     fn stuck(&mut self, replica: usize) -> RunError {

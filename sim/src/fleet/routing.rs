@@ -2,12 +2,12 @@
 
 use super::live::{Live, Remote, Seat, Stage, Ticket};
 use super::scraping::Lookup;
-use super::{Event, Fleet, PoolConfig};
+use super::{Backend, Event, Fleet, PoolConfig};
 use crate::event::Rank;
 use crate::fleet::RunError;
 use crate::kv::Pool;
-use crate::request::{Cause, Label, Outcome, Refusal, Rejection, ReplicaId, Status};
-use crate::router::{Admission, Choice, EndpointInfo, View};
+use crate::request::{Cause, Failure, Label, Outcome, Refusal, Rejection, ReplicaId, Status};
+use crate::router::{Admission, Choice, EndpointInfo, Release, View};
 use crate::time::Span;
 
 /// What a router is told of replica `number` of `pool`, which serves `model`.
@@ -36,16 +36,25 @@ impl<P: Pool> Fleet<'_, P> {
         self.arrival_is_stale = true;
         let Some(request) = self.source.pop().map_err(RunError::Source)? else { return Ok(()) };
         self.observer.arrived(&request);
+        let copy = self.config.split.as_ref().and_then(|split| split.copy_of(&request));
         let seat = self.live.insert(Live::new(Outcome::open(request), self.now));
         self.send(seat);
+        if let Some(copy) = copy {
+            let mut live = Live::new(Outcome::open(copy), self.now);
+            live.is_copy = true;
+            let seat = self.live.insert(live);
+            self.mirrored.sent += 1;
+            self.send(seat);
+        }
         Ok(())
     }
 
     /// The request is on its way to the router.
     pub(super) fn send(&mut self, seat: Seat) {
         let ticket = self.live.ticket(seat);
-        if let Some(timeout) = self.config.client.timeout {
-            let patience = *self.live.get_mut(seat).patience.get_or_insert(self.now + timeout);
+        let live = self.live.get_mut(seat);
+        if let Some(timeout) = self.config.client.timeout.filter(|_| !live.is_copy) {
+            let patience = *live.patience.get_or_insert(self.now + timeout);
             self.events.push(patience, Rank::Tick, Event::Timeout(ticket));
         }
         let overhead = &self.config.overhead;
@@ -59,8 +68,7 @@ impl<P: Pool> Fleet<'_, P> {
 
     /// The request reaches the router.
     pub(super) fn route(&mut self, ticket: Ticket) {
-        let label = self.live.get_mut(ticket.seat).outcome.request.model;
-        let Some(model) = self.model_of(label) else {
+        let Some(model) = self.alternatives(ticket.seat) else {
             return self.end(ticket.seat, Status::Rejected(Rejection::NoSuchModel));
         };
         self.scrape();
@@ -87,7 +95,10 @@ impl<P: Pool> Fleet<'_, P> {
     /// Places whatever the router releases from its queue now, and asks when to look again.
     fn drain_queue(&mut self, model: usize) {
         while let Some(release) = self.router.release(self.now, &self.models[model]) {
-            let Some(seat) = self.held.remove(&release.request) else { continue };
+            let Some(seat) = self.held.remove(&release.request) else {
+                self.take_back(release);
+                continue;
+            };
             self.live.get_mut(seat).account.plain(self.now, &Default::default(), Cause::Overhead);
             match release.refused {
                 Some(why) => self.end(seat, Status::Rejected(why)),
@@ -105,6 +116,13 @@ impl<P: Pool> Fleet<'_, P> {
         }
     }
 
+    /// The router takes back what it has placed already.
+    fn take_back(&mut self, release: Release) {
+        if let Some(seat) = self.live.seat_of(release.request) {
+            self.end(seat, Status::Failed(Failure::Evicted));
+        }
+    }
+
     /// The router chooses a replica.
     fn place(&mut self, ticket: Ticket, model: usize) {
         if self.faults.any && self.models[model].iter().all(|endpoint| !endpoint.ready) {
@@ -113,6 +131,7 @@ impl<P: Pool> Fleet<'_, P> {
         let live = self.live.get_mut(ticket.seat);
         let mut caches = Lookup {
             replicas: &mut self.replicas,
+            shadow: &self.shadow,
             endpoints: &self.models[model],
             request: &live.outcome.request,
             chain: None,
@@ -159,6 +178,31 @@ impl<P: Pool> Fleet<'_, P> {
             Span::ZERO => self.receive(ticket),
             serving => self.events.push(self.now + serving, Rank::Arrival, Event::Receive(ticket)),
         }
+    }
+
+    /// Who may serve a request: an index of `models`. What names no model, or one that is part of the split, goes where
+    /// the split sends it.
+    fn alternatives(&mut self, seat: Seat) -> Option<usize> {
+        let config = self.config;
+        let Live { outcome, is_copy, .. } = self.live.get_mut(seat);
+        let (label, is_copy) = (outcome.request.model, *is_copy);
+        let Some(split) = &config.split else { return self.model_of(label) };
+        let chosen = match split.mirror.filter(|_| is_copy) {
+            Some(mirror) => mirror.backend,
+            None => split.choose(&outcome.request),
+        };
+        let chosen = self.group_of(&split.backends[chosen]);
+        if is_copy || !label.is_some() {
+            return Some(chosen);
+        }
+        let asked = self.model_of(label)?;
+        let is_split = split.backends.iter().any(|backend| self.group_of(backend) == asked);
+        Some(if is_split { chosen } else { asked })
+    }
+
+    /// The alternatives that are a backend's.
+    fn group_of(&self, backend: &Backend) -> usize {
+        self.model_of_pool[backend.pools[0]]
     }
 
     /// The index of the model that a request asks for. A fleet of one model serves whatever is asked.

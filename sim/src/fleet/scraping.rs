@@ -39,11 +39,19 @@ impl<P: Pool> Fleet<'_, P> {
         }
     }
 
+    /// Takes a replica's quiet steps that end before `until`, or at it. Nobody watches those of copies.
+    pub(super) fn run_quiet(&mut self, index: usize, until: Time, inclusive: bool) {
+        let (id, replica) = (ReplicaId(index as u32), &mut self.replicas[index]);
+        self.steps += match self.shadow[index] {
+            false => replica.run_quiet(id, until, inclusive, self.observer),
+            true => replica.run_quiet(id, until, inclusive, &mut ()),
+        };
+    }
+
     /// What a replica had published at `at`, noted before it goes on from there.
     pub(super) fn scrape_replica(&mut self, index: usize, at: Time) {
         if self.replicas[index].scraped.is_none_or(|(scraped, _)| scraped < at) {
-            let id = ReplicaId(index as u32);
-            self.steps += self.replicas[index].run_quiet(id, at, true, self.observer);
+            self.run_quiet(index, at, true);
             let replica = &mut self.replicas[index];
             replica.scraped = Some((at, replica.metrics()));
         }
@@ -53,6 +61,7 @@ impl<P: Pool> Fleet<'_, P> {
 /// Looks a request up in the replicas' caches.
 pub(super) struct Lookup<'a, P: Pool> {
     pub(super) replicas: &'a mut [Replica<P>],
+    pub(super) shadow: &'a [bool],
     pub(super) endpoints: &'a [Endpoint],
     pub(super) request: &'a Request,
     /// The request's chain, once it is needed.
@@ -69,7 +78,10 @@ impl<P: Pool> Caches for Lookup<'_, P> {
         let id = self.endpoints[endpoint].replica;
         let replica = &mut self.replicas[id.0 as usize];
         // The steps that end just now have ended: a request arrives after them.
-        *self.steps += replica.run_quiet(id, self.now, true, self.observer);
+        *self.steps += match self.shadow[id.0 as usize] {
+            false => replica.run_quiet(id, self.now, true, self.observer),
+            true => replica.run_quiet(id, self.now, true, &mut ()),
+        };
         if self.request.prompt.has_answers() {
             replica.engine.expose(&self.request.prompt, false);
         }

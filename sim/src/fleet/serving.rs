@@ -32,8 +32,7 @@ impl<P: Pool> Fleet<'_, P> {
         if let Some(scrape) = self.last_scrape() {
             self.scrape_replica(index, scrape);
         }
-        let id = ReplicaId(index as u32);
-        self.steps += self.replicas[index].run_quiet(id, self.now, inclusive, self.observer);
+        self.run_quiet(index, self.now, inclusive);
     }
 
     /// Lets all other replicas catch up with an event of this rank at replica `index`: of those whose steps end just
@@ -175,8 +174,11 @@ impl<P: Pool> Fleet<'_, P> {
         self.replicas[index].publish();
         let listed = tokens.iter().filter(|token| !token.lockstep).count() as u32;
         let unseen = self.unseen(&tokens);
-        self.observer.step_done(self.now, id, done.shape.prefill_tokens, listed + lockstep - unseen);
-        if lockstep > 0 {
+        if !self.shadow[index] {
+            let seen = listed + lockstep - unseen;
+            self.observer.step_done(self.now, id, done.shape.prefill_tokens, seen);
+        }
+        if lockstep > 0 && !self.shadow[index] {
             // All of them emitted a token in the step before.
             self.observer.token_gaps(self.now, since_last, lockstep);
         }
@@ -207,7 +209,7 @@ impl<P: Pool> Fleet<'_, P> {
                 if live.at_router {
                     self.router.first_token(now, live.outcome.request.id);
                 }
-            } else {
+            } else if !self.shadow[index] {
                 let own = now.since(live.last_token);
                 if own != gap && count > 0 {
                     self.observer.token_gaps(now, gap, count);

@@ -152,6 +152,13 @@ impl FlowController {
         self.bands.get(&Reverse(priority)).map_or(0, Band::len)
     }
 
+    /// The highest priority that waits.
+    #[must_use]
+    pub fn highest_waiting(&self) -> Option<i32> {
+        let mut bands = self.bands.iter();
+        bands.find_map(|(priority, band)| (band.len() > 0).then_some(priority.0))
+    }
+
     /// Lets `request` wait. A cycle should follow.
     ///
     /// # Errors
