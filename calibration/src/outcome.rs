@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use candle_core::DType;
 use forerun_profiles::measured::{
     Ceiling, Check, Measured, Place, Sample, Step, TimedOp, curves, grids, median, residuals, typical,
 };
@@ -106,34 +107,39 @@ pub(crate) fn profile(
             skipped: measurement.timed.skipped.clone(),
             check: Some(check),
         }),
-        ..blank(measurement, tables, engine)
+        ..blank(measurement, &tables, &engine)?
     })
 }
 
-/// A profile with nothing but its tables.
-fn blank(measurement: &Measurement<'_>, tables: Tables, engine: String) -> Profile {
+/// A profile with nothing but its tables; what is left out has the format's defaults.
+fn blank(measurement: &Measurement<'_>, tables: &Tables, engine: &str) -> anyhow::Result<Profile> {
     let Measurement { subject, gpu, .. } = *measurement;
-    Profile {
-        schema: SCHEMA.into(),
-        time_unit: "us".into(),
-        grade: MEASURED_HERE.into(),
-        source: "forerun calibrate run".into(),
-        engine,
-        gpu: gpu.to_owned(),
-        model: subject.model.name.clone(),
-        tensor_parallel: subject.tensor_parallel,
-        dtype: subject.dtype.as_str().into(),
-        notes: Vec::new(),
-        per_layer: tables.per_layer,
-        per_step: tables.per_step,
-        per_sequence: tables.per_sequence,
-        moe: None,
-        attention: tables.attention,
+    // The simulator knows no weights of 32 bits: their times stand for the model's own 16.
+    let (dtype, notes) = match subject.dtype {
+        DType::F16 => ("fp16", Vec::new()),
+        DType::F32 => ("bf16", vec!["measured with 32 bits, which stand for the model's 16"]),
+        _ => ("bf16", Vec::new()),
+    };
+    let fields = serde_json::json!({
+        "schema": SCHEMA,
+        "time_unit": "us",
+        "grade": MEASURED_HERE,
+        "source": "forerun calibrate run",
+        "engine": engine,
+        "gpu": gpu,
+        "model": subject.model.name,
+        "tensor_parallel": subject.tensor_parallel,
+        "dtype": dtype,
+        "notes": notes,
+        "per_layer": tables.per_layer,
+        "per_step": tables.per_step,
+        "per_sequence": tables.per_sequence,
+        "moe": null,
+        "attention": tables.attention,
         // candle has no CUDA graphs.
-        largest_graph: (subject.kernels == Kernels::Candle).then_some(0),
-        device: None,
-        measured: None,
-    }
+        "largest_graph": (subject.kernels == Kernels::Candle).then_some(0),
+    });
+    serde_json::from_value(fields).context("the tables are a profile")
 }
 
 /// Whole steps: a scale for the tables from those not held out, the errors of all. Then requests.
@@ -193,14 +199,7 @@ fn cost(
     model: &Model,
 ) -> anyhow::Result<Arc<dyn CostModel>> {
     let subject = measurement.subject;
-    let tables = Tables {
-        per_layer: tables.per_layer.clone(),
-        per_step: tables.per_step.clone(),
-        per_sequence: tables.per_sequence.clone(),
-        attention: tables.attention.clone(),
-    };
-    let profile =
-        Profile { largest_graph: Some(0), tensor_parallel: 1, ..blank(measurement, tables, String::new()) };
+    let profile = Profile { largest_graph: Some(0), tensor_parallel: 1, ..blank(measurement, tables, "")? };
     let kernels = profile.kernels(gpu, model, 1).map_err(|why| anyhow!(why))?;
     let limits = Limits {
         max_num_seqs: subject.max_sequences.max(SLOTS as u32),

@@ -43,8 +43,11 @@ fn device(profile: &Profile, measured: &Measured) -> Vec<String> {
     let gb = |bytes: f64| format!("{:.3} GB/s", bytes / 1e9);
     let mut lines = vec![
         format!(
-            "{}{threads}{driver}, {}, {} with the shapes of {}",
-            device.name, device.clock, profile.dtype, profile.model
+            "{}{threads}{driver}, {}, {} bits, shapes of {}",
+            device.name,
+            device.clock,
+            measured.element_bytes * 8,
+            profile.model
         ),
         format!("{} sizes in {least} to {most} rounds", measured.samples.len()),
         String::new(),
