@@ -89,8 +89,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let profile = import(&folder, &output, &options).map_err(Error::Input)?;
             print(&format!("{}: {}", output.display(), about(&profile).join("\n")))?;
         }
-        Command::Check(args) => return check::run(args),
-        Command::Serve(args) => return serve::run(args),
+        Command::Check(args) => return check::run(&args),
+        Command::Serve(args) => return serve::run(&args),
         Command::Fit { folder, update: document } => {
             let all = fit(&folder).map_err(Error::Input)?;
             if let Some(document) = document {

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod calibrate;
+mod calibrate_tables;
 mod cli;
 mod compare;
 mod curious;

@@ -18,7 +18,7 @@ Examples:
   forerun calibrate check --from bench.json --scenario server.yaml --chart bench.svg";
 
 /// How near does the simulator come to a measured run? Every metric and percentile, predicted and measured.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]

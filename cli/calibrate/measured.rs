@@ -8,7 +8,7 @@ use forerun_planner::scenario::read::{Loaded, Origin, read};
 use forerun_planner::served::MeasuredFiles;
 
 /// What was measured, and where.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub(super) struct MeasuredArgs {
     /// Results of a load generator: `vllm bench serve --save-detailed`, guidellm, inference-perf, TraceV2, our own
     /// outcomes, or another table.

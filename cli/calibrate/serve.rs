@@ -16,7 +16,7 @@ Examples:
   forerun simulate fleet.yaml --set profile=served.json";
 
 /// Fit the constants of a live server to its measured runs: a profile of what they tell, and what they do not.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -354,7 +354,7 @@ mod tests {
     fn wrong_keys_and_values_are_found_at_their_place() {
         for (text, part) in [
             ("preset: a\nlop: open", "lop"),
-            ("preset: a\nloop: closed", "`closed` is not a loop: write open, {closed: 256}"),
+            ("preset: a\nloop: closed", "`closed` is not a loop: write open, {at_most: 256}, {closed: 256}"),
             ("preset: a\nloop: {closed: 0}", "line 2"),
             ("preset: a\nloop: {closed: 2, users: 3}", "with just these keys"),
             ("preset: a\nloop: {users: 3}", "with just these keys"),
