@@ -27,7 +27,7 @@ impl Apart {
         };
         let setting = Setting::apart(None, None);
         let bench = &study.bench;
-        let found = bench.each(&[setting.clone()], bench.seeds.len(), |setting, seed| {
+        let found = bench.each(std::slice::from_ref(&setting), bench.seeds.len(), |setting, seed| {
             let place = bench.seeds.iter().position(|own| *own == seed).unwrap_or(0);
             bench.within(setting, seed, plain[place] as u32)
         })?;

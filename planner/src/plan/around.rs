@@ -54,13 +54,16 @@ pub(super) fn varied(
     let best: Vec<Candidate> = [best(false), best(true)].into_iter().flatten().collect();
     for sized in best {
         let shapes: Vec<Shape> = variants(&sized.shape, asked).collect();
-        let shapes =
-            shapes.into_iter().filter(|shape| bench.assemble(&shape.setting).is_ok()).map(|mut shape| {
+        let shapes: Vec<Shape> = shapes
+            .into_iter()
+            .filter(|shape| bench.assemble(&shape.setting).is_ok())
+            .map(|mut shape| {
                 shape.space.guess.clone_from(&sized.replicas);
                 shape
-            });
+            })
+            .collect();
         // Only what is cheaper is worth another argument.
-        better.extend(round(bench, runs, shapes.collect(), 1.0, sized.cost(), standings, true)?);
+        better.extend(round(bench, runs, &shapes, 1.0, sized.cost(), standings, true)?);
     }
     Ok(better)
 }

@@ -95,7 +95,7 @@ pub(super) fn race(
             1 => "of the whole traffic".to_owned(),
             part => format!("on 1/{part} of the traffic"),
         };
-        let mut sized = round(bench, runs, going, rung.keep, f64::INFINITY, &mut standings, last)?;
+        let mut sized = round(bench, runs, &going, rung.keep, f64::INFINITY, &mut standings, last)?;
         sized.sort_by(|a, b| a.cost().total_cmp(&b.cost()));
         let best = sized.first().map_or(f64::INFINITY, Candidate::cost);
         let mut kept = Vec::new();
@@ -137,7 +137,7 @@ fn guess_from(sized: Candidate) -> Shape {
 pub(super) fn round(
     bench: &Bench<'_>,
     runs: &Runs,
-    shapes: Vec<Shape>,
+    shapes: &[Shape],
     keep: f64,
     best: f64,
     standings: &mut Standings,

@@ -35,6 +35,11 @@ impl<'a> Altered<'a> {
     }
 }
 
+/// So many times as many tokens, at least one.
+fn scaled(tokens: u32, factor: f64) -> u32 {
+    ((f64::from(tokens) * factor).round() as u32).max(1)
+}
+
 impl Source for Altered<'_> {
     fn peek(&mut self) -> Result<Option<Time>, SourceError> {
         self.inner.peek()
@@ -43,9 +48,8 @@ impl Source for Altered<'_> {
     fn pop(&mut self) -> Result<Option<Request>, SourceError> {
         let Some(mut request) = self.inner.pop()? else { return Ok(None) };
         let Alteration { answers, shared } = self.alteration;
-        let longer = |tokens: u32| ((f64::from(tokens) * answers).round() as u32).max(1);
-        request.output_tokens = longer(request.output_tokens);
-        request.max_tokens = request.max_tokens.map(longer);
+        request.output_tokens = scaled(request.output_tokens, answers);
+        request.max_tokens = request.max_tokens.map(|tokens| scaled(tokens, answers));
         if shared < 1.0 && self.stream.uniform() >= shared {
             // Workloads count their private texts from 0, far below.
             let own = Content::private((1 << 59) + request.id.0);
