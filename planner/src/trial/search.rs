@@ -184,7 +184,7 @@ impl Space {
                 Some(count) if count == fails + 1 => break,
                 Some(count) if count > guess && guess > fails => guess,
                 // The guess is mostly right or one too many: look there first.
-                Some(count) if count == guess => (count - 1.max(count / 4)).max(fails + 1),
+                Some(count) if count == guess && fails < count - 1.max(count / 4) => count - 1.max(count / 4),
                 Some(count) => fails + (count - fails) / 2,
             };
         }
@@ -224,7 +224,7 @@ mod tests {
                         .unwrap();
                     let fits = f64::from(needed) < budget;
                     assert_eq!(found.map(|(count, ())| count[0]), fits.then_some(needed), "{guess} {budget}");
-                    assert!(trials <= 24, "{needed} from {guess}: {trials} trials");
+                    assert!(trials <= 17, "{needed} from {guess}: {trials} trials");
                 }
             }
         }
