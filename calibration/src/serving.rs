@@ -146,6 +146,8 @@ impl Traffic {
             client: Client::default(),
             disaggregation: Disaggregation::default(),
             below_host: BelowHostTiers::default(),
+            faults: Default::default(),
+            split: None,
             warm_up: Time::ZERO,
             horizon: None,
         };
