@@ -96,14 +96,17 @@ fn host_memory_row(
     let guess = base.most().unwrap_or(1);
     let mut found = fleets(study, &[setting], guess, study.bench.seeds.len())?;
     let with = found.remove(0);
-    let hit_rate = |fleets: &Fleets| mean(fleets.summaries(), |s| s.kv.hit_rate).unwrap_or(f64::NAN);
+    let hit_rate = |fleets: &Fleets| mean(fleets.summaries(), |s| s.kv.hit_rate);
+    // Without a fleet that holds there is no rate to speak of.
+    let hit_rates = match (hit_rate(&with), hit_rate(base)) {
+        (Some(with), Some(base)) => format!(", hit rate {} instead of {}", percent(with), percent(base)),
+        _ => String::new(),
+    };
     row.evidence.push(format!(
-        "{gib} GiB of host memory for KV on each replica, under {}: {} replicas instead of {}, hit rate {} instead of {}",
+        "{gib} GiB of host memory for KV on each replica, under {}: {} replicas instead of {}{hit_rates}",
         base.policy(),
         with.range(),
-        base.range(),
-        percent(hit_rate(&with)),
-        percent(hit_rate(base))
+        base.range()
     ));
     let Some(gain) = with.saves(base) else { return Ok(None) };
     row.figures.insert("host_memory_saves_share".to_owned(), gain.share);
