@@ -330,15 +330,23 @@ impl<P: Pool> Engine<P> {
         self.expose(&prompt, true);
     }
 
+    /// Whether the answer of a member is part of `prompt`.
+    #[must_use]
+    pub fn answers(&self, prompt: &Prompt) -> bool {
+        let entry = |&slot: &Slot| &self.requests[slot as usize];
+        self.running
+            .iter()
+            .map(entry)
+            .any(|entry| entry.tenure.is_some() && is_part(entry.request.output, prompt))
+    }
+
     /// Names the blocks of members whose answer is part of `prompt`, before they are looked up. While a step is
     /// `forming`, it counts as formed for the members that it computes.
     pub fn expose(&mut self, prompt: &Prompt, forming: bool) {
-        let part_of_prompt =
-            |output: Content| prompt.segments().iter().any(|segment| segment.content == output);
         for index in 0..self.running.len() {
             let member = self.running[index];
             let entry = &self.requests[member as usize];
-            let Some(tenure) = entry.tenure.filter(|_| part_of_prompt(entry.request.output)) else {
+            let Some(tenure) = entry.tenure.filter(|_| is_part(entry.request.output, prompt)) else {
                 continue;
             };
             let (formed, updated) = entry.lockstep(&tenure, self.formed, self.updated);
@@ -462,4 +470,9 @@ impl<P: Pool> Engine<P> {
             self.kv.reserve(blocks);
         }
     }
+}
+
+/// Whether what a request generates is part of `prompt`.
+fn is_part(output: Content, prompt: &Prompt) -> bool {
+    prompt.segments().iter().any(|segment| segment.content == output)
 }

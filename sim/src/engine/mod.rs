@@ -417,7 +417,7 @@ impl<P: Pool> Engine<P> {
     /// Leading tokens of `chain`'s `tokens` whose blocks are cached here: whole blocks.
     pub(crate) fn cached_tokens(&self, chain: &P::Chain, tokens: u32) -> u32 {
         let block_size = self.config.block_size;
-        P::cached_elsewhere(chain, 0, tokens / block_size, std::iter::once(self.kv.pool())) * block_size
+        self.kv.pool().cached(chain, 0, tokens / block_size) * block_size
     }
 
     /// The adapters of running and of waiting requests, each once, in order of their first request.

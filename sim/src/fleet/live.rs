@@ -111,13 +111,18 @@ impl Live {
         self.remote = None;
     }
 
-    /// Whether no other request can ever have had a prefix in common with this one.
-    pub(super) fn is_first_of_its_kind(&self) -> bool {
-        let request = &self.outcome.request;
-        let private = request.prompt.segments().first().is_some_and(|first| first.content.is_private());
-        private
-            && self.outcome.retries == 0
-            && request.session.as_ref().is_none_or(|session| session.turn == 1)
+    /// Leading tokens of its prompt that another request may have had, or it itself elsewhere.
+    pub(super) fn shareable_tokens(&self) -> u32 {
+        let Outcome { request, retries, restarts, .. } = &self.outcome;
+        let first_turn = request.session.as_ref().is_none_or(|session| session.turn == 1);
+        if first_turn && *retries == 0 {
+            let shared = request.prompt.segments().iter().take_while(|part| !part.content.is_private());
+            let shared = shared.map(|part| part.tokens).sum();
+            if *restarts == 0 || shared == 0 {
+                return shared;
+            }
+        }
+        request.prompt.tokens()
     }
 }
 

@@ -5,7 +5,6 @@ use super::{Fleet, RunError};
 use crate::engine::{Admission, Batch, Handle, Token};
 use crate::event::Rank;
 use crate::kv::Pool;
-use crate::prompt::Prompt;
 use crate::replica::Replica;
 use crate::request::{Cause, ReplicaId, Status};
 use crate::time::Span;
@@ -33,17 +32,6 @@ impl<P: Pool> Fleet<'_, P> {
             self.scrape_replica(index, scrape);
         }
         self.run_quiet(index, self.now, inclusive);
-    }
-
-    /// Lets all other replicas catch up with an event of this rank at replica `index`: of those whose steps end just
-    /// now, the ones of lower index have had their turn. What they have generated of `answers` is named.
-    fn catch_up_others(&mut self, index: usize, rank: Rank, answers: Option<&Prompt>) {
-        for other in (0..self.replicas.len()).filter(|&other| other != index) {
-            self.catch_up(other, rank == Rank::Wake || other < index);
-            if let Some(prompt) = answers {
-                self.replicas[other].engine.expose(prompt, false);
-            }
-        }
     }
 
     /// Makes ordinary requests of a replica's decodes in lockstep.
@@ -138,29 +126,58 @@ impl<P: Pool> Fleet<'_, P> {
             live.outcome.scheduled = Some(self.now);
             live.outcome.cached_tokens = admission.hit_tokens;
             live.outcome.limit_loaded(admission.hit_tokens);
-            let prompt_tokens = live.outcome.request.prompt.tokens();
-            let handle = live.handle.expect("an admitted request is in its engine");
-            if live.is_first_of_its_kind() {
-                return;
-            }
-            let answers =
-                live.outcome.request.prompt.has_answers().then(|| live.outcome.request.prompt.clone());
-            self.catch_up_others(index, rank, answers.as_ref());
-            let duplicates = self.duplicate_tokens(index, handle, admission.hit_tokens, prompt_tokens);
+            let duplicates = self.duplicate_tokens(index, rank, seat);
             self.live.get_mut(seat).outcome.duplicate_tokens = duplicates;
         }
     }
 
-    /// Prompt tokens after the first `hit_tokens` of a request that other replicas of its model hold cached.
-    fn duplicate_tokens(&self, index: usize, handle: Handle, hit_tokens: u32, prompt_tokens: u32) -> u32 {
-        let endpoints = &self.models[self.model_of_pool[self.pool_of[index]]];
-        let others =
-            endpoints.iter().map(|endpoint| endpoint.replica.0 as usize).filter(|&other| other != index);
-        let pools = others.map(|other| self.replicas[other].engine.kv().pool());
-        let engine = &self.replicas[index].engine;
-        let block_size = engine.config().block_size;
-        let (from, to) = (hit_tokens / block_size, prompt_tokens / block_size);
-        P::cached_elsewhere(engine.chain(handle), from, to, pools) * block_size
+    /// Prompt tokens of a request, just admitted by replica `index` in an event of this rank, that are not cached there
+    /// but on another replica of its model.
+    fn duplicate_tokens(&mut self, index: usize, rank: Rank, seat: Seat) -> u32 {
+        let live = self.live.get_mut(seat);
+        let handle = live.handle.expect("an admitted request is in its engine");
+        let block_size = self.replicas[index].engine.config().block_size;
+        let from = live.outcome.cached_tokens / block_size;
+        let to = live.shareable_tokens() / block_size;
+        if from >= to {
+            return 0;
+        }
+        let prompt = &live.outcome.request.prompt;
+        let answers = prompt.has_answers().then(|| prompt.clone());
+        let model = self.model_of_pool[self.pool_of[index]];
+        // Each replica has a prefix of the prompt, without gaps: the longest one is their union.
+        let mut longest = from;
+        for place in 0..self.models[model].len() {
+            let other = self.models[model][place].replica.0 as usize;
+            if other == index || longest >= to {
+                continue;
+            }
+            if let Some(prompt) =
+                answers.as_ref().filter(|prompt| self.replicas[other].engine.answers(prompt))
+            {
+                self.catch_up_beside(index, rank, other);
+                self.replicas[other].engine.expose(prompt, false);
+            }
+            // Quiet steps evict and never add: whoever has no more before them has no more after them.
+            if self.cached_on(other, (index, handle), longest, to) > 0 {
+                self.catch_up_beside(index, rank, other);
+                longest += self.cached_on(other, (index, handle), longest, to);
+            }
+        }
+        (longest - from) * block_size
+    }
+
+    /// Lets replica `other` catch up with an event of this rank at replica `index`: if its step ends just now, it has
+    /// had its turn if its index is lower.
+    fn catch_up_beside(&mut self, index: usize, rank: Rank, other: usize) {
+        self.catch_up(other, rank == Rank::Wake || other < index);
+    }
+
+    /// How many blocks from block `from` on, at most up to block `to`, of a request in the engine of another replica
+    /// are cached on replica `other`.
+    fn cached_on(&self, other: usize, (index, handle): (usize, Handle), from: u32, to: u32) -> u32 {
+        let chain = self.replicas[index].engine.chain(handle);
+        self.replicas[other].engine.kv().pool().cached(chain, from, to)
     }
 
     /// A step ends: its tokens reach their clients, and the next step starts.

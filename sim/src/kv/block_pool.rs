@@ -193,15 +193,9 @@ impl Pool for BlockPool {
         std::mem::take(&mut self.touched)
     }
 
-    fn cached_elsewhere<'a>(
-        chain: &BlockChain,
-        from: u32,
-        to: u32,
-        others: impl Iterator<Item = &'a Self> + Clone,
-    ) -> u32 {
+    fn cached(&self, chain: &BlockChain, from: u32, to: u32) -> u32 {
         let hashes = chain.hashes.iter().take(to as usize).skip(from as usize);
-        let elsewhere = |hash: &&BlockHash| others.clone().any(|pool| pool.cached.contains_key(hash));
-        hashes.take_while(elsewhere).count() as u32
+        hashes.take_while(|hash| self.cached.contains_key(hash)).count() as u32
     }
 
     fn assert_consistent<'a>(&self, chains: impl Iterator<Item = &'a BlockChain>) {

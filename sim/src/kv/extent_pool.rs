@@ -153,22 +153,12 @@ impl Pool for ExtentPool {
         self.tree.watches.take_touched()
     }
 
-    fn cached_elsewhere<'a>(
-        chain: &ExtentChain,
-        from: u32,
-        to: u32,
-        others: impl Iterator<Item = &'a Self> + Clone,
-    ) -> u32 {
-        // Each pool has a prefix of the text, without gaps: the longest one is their union.
-        let to = to.min(chain.full_blocks());
-        let mut longest = from;
-        for pool in others.filter(|pool| pool.tree.block_tokens() == chain.block_tokens) {
-            if longest >= to {
-                break;
-            }
-            longest = longest.max(pool.tree.find(chain, to).blocks);
+    fn cached(&self, chain: &ExtentChain, from: u32, to: u32) -> u32 {
+        if self.tree.block_tokens() != chain.block_tokens {
+            return 0;
         }
-        longest - from
+        let to = to.min(chain.full_blocks());
+        self.tree.find(chain, to).blocks.saturating_sub(from)
     }
 
     fn assert_consistent<'a>(&self, chains: impl Iterator<Item = &'a ExtentChain>) {

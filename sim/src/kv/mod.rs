@@ -112,16 +112,9 @@ pub trait Pool: std::fmt::Debug + Send + Sized {
     /// What was taken or found of the watched blocks since the last call.
     fn touched(&mut self) -> Vec<Touch>;
 
-    /// How many blocks of `chain` from block `from` on, at most up to block `to`, are cached here or in one of
-    /// `others`, without a gap; `chain` belongs to another pool. Changes nothing.
-    fn cached_elsewhere<'a>(
-        chain: &Self::Chain,
-        from: u32,
-        to: u32,
-        others: impl Iterator<Item = &'a Self> + Clone,
-    ) -> u32
-    where
-        Self: 'a;
+    /// How many blocks of `chain`, which may belong to another pool, are cached here without a gap from block `from`
+    /// on, at most up to block `to`. Changes nothing.
+    fn cached(&self, chain: &Self::Chain, from: u32, to: u32) -> u32;
 
     /// Checks the laws of the pool against all chains that hold blocks.
     ///

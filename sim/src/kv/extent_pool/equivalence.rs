@@ -114,8 +114,7 @@ impl<P: Pool> Side<P> {
     }
 
     fn elsewhere(&self, which: usize, request: &Request, from: u32, to: u32) -> u32 {
-        let others = [self.managers[1 - request.replica].pool()].into_iter();
-        P::cached_elsewhere(self.holdings[which].chain(), from, to, others)
+        self.managers[1 - request.replica].pool().cached(self.holdings[which].chain(), from, to)
     }
 
     fn free(&self) -> [u32; 2] {

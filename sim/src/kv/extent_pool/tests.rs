@@ -199,11 +199,10 @@ fn a_copy_that_goes_block_by_block_leaves_one_run() {
 
 #[test]
 fn other_pools_are_compared_by_text() {
-    let mut pools = [pool(20), pool(20), pool(20)];
-    let _head = admitted(&mut pools[1], &shared(4), 4);
-    let _whole = admitted(&mut pools[2], &shared(8), 8);
+    let mut pools = [pool(20), pool(20)];
+    let _held = admitted(&mut pools[1], &shared(8), 8);
     let chain = pools[0].chain(&shared(10));
-    let elsewhere = |from, to| ExtentPool::cached_elsewhere(&chain, from, to, pools[1..].iter());
+    let elsewhere = |from, to| pools[1].cached(&chain, from, to);
     assert_eq!((elsewhere(0, 10), elsewhere(3, 10), elsewhere(3, 5), elsewhere(9, 10)), (8, 5, 2, 0));
 }
 
