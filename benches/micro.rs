@@ -305,6 +305,7 @@ fn engine_config() -> EngineConfig {
         max_loras: None,
         async_scheduling: true,
         max_num_queued_reqs: None,
+        speculation: None,
     }
 }
 

@@ -203,6 +203,7 @@ impl<'a, P: Recorded> Player<'a, P> {
             max_loras: c.max_loras,
             async_scheduling: c.scheduler == "async",
             max_num_queued_reqs: None,
+            speculation: None,
         });
         let segments =
             recording.requests.iter().flat_map(|spec| &spec.prompt).map(|(name, ..)| name.as_str());

@@ -68,6 +68,7 @@ pub(crate) fn roomy_engine() -> EngineConfig {
         max_loras: None,
         async_scheduling: false,
         max_num_queued_reqs: None,
+        speculation: None,
     }
 }
 

@@ -21,6 +21,7 @@ mod router;
 mod router_fixtures;
 mod router_state;
 mod router_state_fixtures;
+mod speculation;
 mod split;
 mod support;
 mod tiers;

@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::harness::roomy_engine;
-use crate::properties::cases;
+use crate::properties::{cases, speculation};
 
 /// A request, and what becomes of it outside the engine.
 #[derive(Clone, Debug)]
@@ -94,7 +94,7 @@ fn engine() -> impl Strategy<Value = EngineConfig> {
     let size = (select(&[4u32, 16][..]), 160..260u32, 100..300u32, 1..9u32, 0..120u32);
     let rules =
         (any::<bool>(), any::<bool>(), any::<bool>(), weighted(0.3, 1..3u32), select(&[0.0, 0.0, 0.2][..]));
-    (size, rules).prop_map(|(size, rules)| {
+    (size, rules, weighted(0.2, speculation())).prop_map(|(size, rules, speculation)| {
         let (block_size, max_model_len, kv_percent, max_num_seqs, budget) = size;
         let (is_priority, reserve_full_isl, async_scheduling, max_loras, watermark) = rules;
         EngineConfig {
@@ -108,6 +108,7 @@ fn engine() -> impl Strategy<Value = EngineConfig> {
             watermark,
             max_loras,
             async_scheduling,
+            speculation,
             ..roomy_engine()
         }
     })
@@ -216,7 +217,7 @@ impl<P: Pool + Clone> Side<P> {
         let mut tokens = Vec::new();
         let lockstep = self.engine.update(&batch, &mut tokens);
         self.engine.assert_consistent();
-        let listed = tokens.iter().filter(|token| !token.lockstep).count() as u32;
+        let listed: u32 = tokens.iter().filter(|token| !token.lockstep).map(|token| token.together).sum();
         let last = tokens.iter().filter(|token| token.last).map(|token| (token.id, token.emitted)).collect();
         Some(Delivered { tokens: listed + lockstep, last, free: self.engine.kv().pool().free() })
     }

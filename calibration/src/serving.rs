@@ -182,6 +182,7 @@ fn engine(longest: u32, batch: u32) -> EngineConfig {
         max_loras: None,
         async_scheduling: false,
         max_num_queued_reqs: None,
+        speculation: None,
     }
 }
 

@@ -8,27 +8,28 @@ use std::sync::Arc;
 use forerun_reports::slo::Slo;
 use forerun_reports::summary::CostModelSource;
 use forerun_sim::catalog::{self, Gpu, Model};
-use forerun_sim::cost::closed_form::{CPU_PER_REQUEST, CPU_PER_STEP, ClosedForm, ClosedFormInput};
+use forerun_sim::cost::closed_form::{ClosedForm, ClosedFormInput};
+use forerun_sim::cost::drafted::Drafted;
 use forerun_sim::cost::tables::Limits;
-use forerun_sim::engine::config::{EngineConfig, Policy, batch_defaults};
 pub use forerun_sim::fleet::KvForm;
 use forerun_sim::fleet::{self, Client, FleetConfig, Overhead, PoolConfig};
-use forerun_sim::kv::sizing::{GPU_MEMORY_UTILIZATION, SizingInput};
 use forerun_sim::time::{Span, Time};
 use forerun_workloads::open::{Workload, open};
 use forerun_workloads::units::Duration;
 
+use crate::engine::{engine_config, limits};
 use crate::error::InputError;
 use crate::faults::faults;
 use crate::hardware::{
-    self, DEFAULT_GPU, DEFAULT_MODEL, check_split, find_gpu, find_model, kv_element_bytes, sized_blocks,
+    self, DEFAULT_GPU, DEFAULT_MODEL, check_split, find_gpu, find_model, kv_element_bytes,
 };
 use crate::kv;
 use crate::lora::{self, Lora};
 use crate::profile::{self, StepCost};
 use crate::routing::Routing;
 use crate::scenario::read::Loaded;
-use crate::scenario::{EngineArgs, OverheadSpec, PoolSpec, Role, Scenario, SchedulingPolicy};
+use crate::scenario::{OverheadSpec, PoolSpec, Role, Scenario};
+use crate::speculative::Draft;
 pub use crate::trial::Alteration;
 
 /// Default overheads; see [`OverheadSpec`] for where they come from.
@@ -42,9 +43,6 @@ const BLOCKS_MAX: u64 = 64 << 20;
 
 /// More replications say nothing new: an interval narrows with the square root of their number.
 pub const REPLICATIONS_MAX: u32 = 1000;
-
-/// Step times are tabulated by the tokens of a batch: no GPU computes a million in a step.
-const BATCH_TOKENS_MAX: u32 = 1 << 20;
 
 /// Everything that a run needs.
 #[derive(Clone, Debug)]
@@ -155,6 +153,7 @@ pub(crate) fn assemble_with(
         vec![pools.iter().map(ResolvedPool::about).collect::<Vec<_>>().join(" + ") + ", " + router.name()];
     about.push(workload.about.clone());
     about.extend(pools.iter().map(|pool| pool.step_cost.trust.clone()));
+    about.extend(pools.first().and_then(|pool| pool.draft.as_ref()).map(Draft::about));
     about.dedup();
     let mut warnings = workload.warnings.clone();
     warnings.extend_from_slice(router.warnings());
@@ -234,6 +233,7 @@ struct ResolvedPool {
     gpu_name: String,
     model: Model,
     step_cost: StepCost,
+    draft: Option<Draft>,
     /// The scenario's, completed by the pool's profile; between client and engine those of the first pool hold.
     overhead: OverheadSpec,
 }
@@ -337,10 +337,13 @@ fn resolve_pool(
         }
         None => hardware.closed_form_cost(&gpu, &limits)?,
     };
-    let step_cost = step_cost.scaled(scenario.step_time.unwrap_or_default())?;
-    let Hardware { gpu, model, tensor_parallel, kv_element_bytes, lora } = hardware;
+    let step_cost =
+        hardware.with_draft(step_cost.scaled(scenario.step_time.unwrap_or_default())?, &limits)?;
+    let Hardware { gpu, model, tensor_parallel, kv_element_bytes, lora, draft } = hardware;
     let slots = engine.max_loras.unwrap_or(1);
-    let gpu_token_bytes = model.kv_bytes_per_token(tensor_parallel, kv_element_bytes);
+    let models = std::iter::once(&model).chain(draft.as_ref().and_then(|draft| draft.model.as_ref()));
+    let gpu_token_bytes: u64 =
+        models.map(|model| model.kv_bytes_per_token(tensor_parallel, kv_element_bytes)).sum();
     let kv_block_bytes = gpu_token_bytes * u64::from(tensor_parallel) * u64::from(engine.block_size);
     let default_name = if index == 0 { "pool".to_owned() } else { format!("pool{}", index + 1) };
     if let Some(name) = &spec.name {
@@ -363,18 +366,7 @@ fn resolve_pool(
         host: kv::host_tier(scenario, tensor_parallel, kv_block_bytes)?,
         lora: lora.map(|lora| lora.config(slots)).transpose()?,
     };
-    Ok(ResolvedPool { config, gpu, gpu_name: gpu_name.to_owned(), model, step_cost, overhead })
-}
-
-/// What the engine and the overheads say of step times.
-pub(crate) fn limits(engine: &EngineConfig, overhead: &OverheadSpec) -> Limits {
-    Limits {
-        max_num_seqs: engine.max_num_seqs,
-        max_num_batched_tokens: engine.max_num_batched_tokens,
-        max_model_len: engine.max_model_len,
-        cpu_per_step: overhead.engine_per_step.map_or(CPU_PER_STEP, |duration| duration.0),
-        cpu_per_request: overhead.engine_per_request.map_or(CPU_PER_REQUEST, |duration| duration.0),
-    }
+    Ok(ResolvedPool { config, gpu, gpu_name: gpu_name.to_owned(), model, step_cost, draft, overhead })
 }
 
 /// What one replica of a pool runs on.
@@ -384,6 +376,7 @@ pub(crate) struct Hardware {
     pub(crate) tensor_parallel: u32,
     pub(crate) kv_element_bytes: u32,
     pub(crate) lora: Option<Lora>,
+    pub(crate) draft: Option<Draft>,
 }
 
 impl Hardware {
@@ -394,8 +387,12 @@ impl Hardware {
         let tensor_parallel = spec.tensor_parallel.unwrap_or(1);
         check_split(tensor_parallel, gpu, &model)?;
         let lora = Lora::of(scenario, &model)?;
+        let draft = Draft::of(scenario, &model, base)?;
+        if let Some(model) = draft.as_ref().and_then(|draft| draft.model.as_ref()) {
+            check_split(tensor_parallel, gpu, model).map_err(|e| e.at("speculative.draft"))?;
+        }
         let kv_element_bytes = kv_element_bytes(scenario.kv_cache_dtype);
-        Ok(Self { gpu, model, tensor_parallel, kv_element_bytes, lora })
+        Ok(Self { gpu, model, tensor_parallel, kv_element_bytes, lora, draft })
     }
 
     /// A GPU of the catalog, or the one that the profile describes.
@@ -421,9 +418,22 @@ impl Hardware {
 
     /// Closed forms with the constants of `gpu`.
     pub(crate) fn closed_form_of(&self, gpu: &Gpu, limits: &Limits) -> Result<ClosedForm, InputError> {
+        self.closed_form_with(gpu, &self.model, limits)
+    }
+
+    /// These step times and those of the draft, which closed forms with the catalog's constants give.
+    fn with_draft(&self, model: StepCost, limits: &Limits) -> Result<StepCost, InputError> {
+        let Some(draft) = &self.draft else { return Ok(model) };
+        let Some(by) = &draft.model else { return Ok(StepCost { uncertainty: None, ..model }) };
+        let by = Arc::new(self.closed_form_with(self.gpu, by, limits)?);
+        let cost = Arc::new(Drafted::new(model.cost, by, draft.speculation.tokens));
+        Ok(StepCost { cost, uncertainty: None, ..model })
+    }
+
+    fn closed_form_with(&self, gpu: &Gpu, model: &Model, limits: &Limits) -> Result<ClosedForm, InputError> {
         ClosedForm::new(&ClosedFormInput {
             gpu,
-            model: &self.model,
+            model,
             tensor_parallel: self.tensor_parallel,
             kv_element_bytes: self.kv_element_bytes,
             max_num_seqs: limits.max_num_seqs,
@@ -468,81 +478,4 @@ fn check_name(name: &str) -> Result<(), InputError> {
         return Err(InputError::new(format!("`name: {name}`: {why}")));
     }
     Ok(())
-}
-
-/// vLLM's arguments, completed by its defaults for this GPU and model.
-pub(crate) fn engine_config(args: &EngineArgs, hardware: &Hardware) -> Result<EngineConfig, InputError> {
-    let Hardware { gpu, model, tensor_parallel, kv_element_bytes, lora } = hardware;
-    if args.enable_expert_parallel == Some(true) {
-        return Err(InputError::new(
-            "`enable_expert_parallel` is not modelled: remove it; `tensor_parallel` splits every expert",
-        ));
-    }
-    let max_model_len = args.max_model_len.unwrap_or(model.shape.max_model_len);
-    if max_model_len == 0 {
-        return Err(InputError::new("`max_model_len` is 0: no request would fit; it must be at least 1"));
-    }
-    let defaults = batch_defaults(gpu.memory_bytes(), gpu.small_batch_class).capped(max_model_len);
-    let max_num_batched_tokens = args.max_num_batched_tokens.unwrap_or(defaults.max_num_batched_tokens);
-    let max_num_seqs = args.max_num_seqs.unwrap_or(defaults.max_num_seqs.min(max_num_batched_tokens));
-    let block_size = args.block_size.unwrap_or(16);
-    let utilization = args.gpu_memory_utilization.unwrap_or(GPU_MEMORY_UTILIZATION);
-    if !(utilization > 0.0 && utilization <= 1.0) {
-        return Err(InputError::new(format!(
-            "`gpu_memory_utilization` is {utilization}: it is a share, above 0 and at most 1"
-        )));
-    }
-    if block_size == 0 || block_size > 4096 {
-        return Err(InputError::new(format!("`block_size` is {block_size}: it must be from 1 to 4096")));
-    }
-    let max_loras = match lora {
-        Some(lora) => lora.slots(args.max_loras)?,
-        None => args.max_loras.unwrap_or(1),
-    };
-    let input = SizingInput {
-        gpu,
-        model,
-        tensor_parallel: *tensor_parallel,
-        gpu_memory_utilization: utilization,
-        kv_element_bytes: *kv_element_bytes,
-        block_size,
-        max_num_batched_tokens,
-        max_num_seqs,
-        max_model_len,
-        adapter_bytes: lora.map_or(0, |lora| lora.slot_bytes(max_loras)),
-    };
-    let num_gpu_blocks = match args.num_gpu_blocks {
-        Some(blocks) => blocks,
-        None => sized_blocks(&input)?,
-    };
-    let config = EngineConfig {
-        block_size,
-        num_gpu_blocks,
-        max_num_batched_tokens,
-        max_num_seqs,
-        max_num_active_seqs: args.max_num_active_seqs,
-        max_model_len,
-        long_prefill_token_threshold: args.long_prefill_token_threshold.unwrap_or(0),
-        long_prefill_token_threshold_adaptive: args.long_prefill_token_threshold_adaptive.unwrap_or(false),
-        policy: match args.scheduling_policy {
-            None | Some(SchedulingPolicy::Fcfs) => Policy::Fcfs,
-            Some(SchedulingPolicy::Priority) => Policy::Priority,
-        },
-        reserve_full_isl: args.scheduler_reserve_full_isl.unwrap_or(true),
-        watermark: args.watermark.unwrap_or(0.0),
-        prefix_caching: args.enable_prefix_caching.unwrap_or(true),
-        chunked_prefill: args.enable_chunked_prefill.unwrap_or(true),
-        max_loras: Some(max_loras),
-        async_scheduling: args.async_scheduling.unwrap_or(true),
-        max_num_queued_reqs: args.max_num_queued_reqs,
-    };
-    if max_num_batched_tokens > BATCH_TOKENS_MAX {
-        return Err(InputError::new(format!(
-            "`max_num_batched_tokens` is {max_num_batched_tokens}: at most {BATCH_TOKENS_MAX} are simulated; vLLM's \
-             default here is {}",
-            defaults.max_num_batched_tokens
-        )));
-    }
-    config.check().map_err(InputError::new)?;
-    Ok(config)
 }

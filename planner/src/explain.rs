@@ -13,7 +13,8 @@ use forerun_sim::cost::{CostModel as _, StepShape, StepTime};
 use forerun_sim::engine::config::EngineConfig;
 use serde_json::{Value, json};
 
-use crate::assemble::{Hardware, engine_config, limits};
+use crate::assemble::Hardware;
+use crate::engine::{engine_config, limits};
 use crate::error::InputError;
 use crate::forms;
 use crate::profile::{self, ReadProfile, Tables};
@@ -169,6 +170,7 @@ fn shape(question: &StepQuestion, engine: &EngineConfig) -> Result<StepShape, In
         decode_context: u64::from(decode) * u64::from(kv),
         decode_longest: if decode > 0 { u64::from(kv) } else { 0 },
         sampled: requests,
+        guesses: 0,
     })
 }
 

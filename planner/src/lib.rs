@@ -3,10 +3,10 @@
 //! | step | file |
 //! |---|---|
 //! | YAML, flags and `--set` to a [`scenario::Scenario`] | `scenario/read`, `scenario/overrides` |
-//! | names and defaults to a fleet that could exist | `assemble` |
+//! | names and defaults to a fleet that could exist | `assemble`, `engine` |
 //! | the parts of split traffic | `split` |
 //! | GPU, model, types; what fits, what it costs | `hardware` |
-//! | KV that moves: links, host memory; LoRA adapters; faults | `kv`, `lora`, `faults` |
+//! | KV that moves: links, host memory; LoRA adapters; drafts; faults | `kv`, `lora`, `speculative`, `faults` |
 //! | one run to a summary and an outcomes file | `simulate` |
 //! | measured tables to a profile, a profile to a cost model | `calibrate`, `profile` |
 //! | the catalog's constants fitted to tables | `fits` |
@@ -36,6 +36,7 @@ pub mod compare;
 pub mod current;
 pub mod decision;
 pub mod emit;
+mod engine;
 pub mod error;
 pub mod explain;
 mod faults;
@@ -57,6 +58,7 @@ pub mod scenario;
 pub mod schema;
 pub mod served;
 pub mod simulate;
+mod speculative;
 mod split;
 pub mod trace_info;
 mod trial;

@@ -231,6 +231,7 @@ fn largest(limits: &Limits) -> StepShape {
         decode_context: u64::from(limits.max_num_seqs) * length,
         decode_longest: length,
         sampled: limits.max_num_seqs,
+        guesses: 0,
     }
 }
 

@@ -74,6 +74,8 @@ pub(crate) fn run_routed(
     let mut altered = Altered::new(&mut source, assembled.alteration, seed);
     let mut fleet = assembled.fleet.clone();
     fleet.faults.seed = seed;
+    let speculations = fleet.pools.iter_mut().filter_map(|pool| pool.engine.speculation.as_mut());
+    speculations.for_each(|speculation| speculation.seed = seed);
     let totals = fleet::run(&fleet, &mut altered, router, &mut observer)?;
     let Watch { collector, writer, .. } = observer;
     if let Some((writer, path)) = writer.zip(outcomes) {

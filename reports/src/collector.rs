@@ -13,7 +13,7 @@ use crate::histogram::LatencyHistogram;
 use crate::slo::Slo;
 use crate::summary::{
     AdapterLoads, Cost, Failures, Goodput, HitTokens, Kv, LatencyByCause, Mirrored, Rates, Replica, Requests,
-    SchemaName, Simulation, Summary, Throughput, share,
+    SchemaName, Simulation, Speculative, Summary, Throughput, share,
 };
 use crate::window::{Window, Work};
 
@@ -152,6 +152,7 @@ impl Collector {
             mirrored: Mirrored::of(&totals.mirrored),
             cost_model: Vec::new(),
             lora: lora(&totals.replicas),
+            speculative: speculative(&totals.replicas),
             replica_deaths: totals.deaths,
         };
         summary.slo_checks = self.slo.checks(&summary);
@@ -349,6 +350,16 @@ fn replica(totals: &ReplicaTotals) -> Replica {
         gpus: totals.gpus,
         preemptions: totals.preemptions,
     }
+}
+
+/// The guesses of all replicas, if there were some.
+fn speculative(replicas: &[ReplicaTotals]) -> Option<Speculative> {
+    let sum = |count: fn(&ReplicaTotals) -> u64| replicas.iter().map(count).sum::<u64>();
+    let decodes = sum(|replica| replica.guesses.decodes);
+    let (verified_tokens, accepted_tokens) =
+        (sum(|replica| replica.guesses.verified), sum(|replica| replica.guesses.accepted));
+    let tokens_per_step = share(accepted_tokens, decodes).map(|accepted| 1.0 + accepted);
+    (verified_tokens > 0).then_some(Speculative { verified_tokens, accepted_tokens, tokens_per_step })
 }
 
 /// The loads of all replicas, if there were some.

@@ -72,6 +72,9 @@ pub struct Summary {
     /// Loads of LoRA adapters, when there were some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<AdapterLoads>,
+    /// Speculative decoding, when some was done (not golden-tested).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speculative: Option<Speculative>,
     /// Replicas that died, or were replaced.
     #[serde(default)]
     pub replica_deaths: u64,
@@ -79,6 +82,17 @@ pub struct Summary {
     /// the replicas and their cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirrored: Option<Mirrored>,
+}
+
+/// What guessing tokens ahead gave, in steps that ended after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Speculative {
+    /// Guesses that were verified.
+    pub verified_tokens: u64,
+    /// Of those, guesses that stood and were delivered.
+    pub accepted_tokens: u64,
+    /// Tokens that a decode delivered in a step, on average; the last steps of answers included.
+    pub tokens_per_step: Option<f64>,
 }
 
 /// Loads of LoRA adapters to the GPUs of the fleet, from the end of the warm-up to the end of the run.

@@ -86,6 +86,7 @@ pub(crate) fn totals(replicas: u32, seconds: u64) -> RunTotals {
         requests: 250,
         preemptions: 2,
         adapters: Default::default(),
+        guesses: Default::default(),
     };
     RunTotals {
         end: Time::ZERO + Span::from_secs(seconds),

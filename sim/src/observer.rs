@@ -217,6 +217,19 @@ pub struct ReplicaTotals {
     pub preemptions: u64,
     /// LoRA adapters that it loaded.
     pub adapters: AdapterTotals,
+    /// Guesses that its decodes verified.
+    pub guesses: GuessTotals,
+}
+
+/// Guesses in steps that ended in the observed period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuessTotals {
+    /// Decodes that verified some, once for each step.
+    pub decodes: u64,
+    /// Guesses.
+    pub verified: u64,
+    /// Of those, guesses that stood.
+    pub accepted: u64,
 }
 
 /// Loads of LoRA adapters in steps that started in the observed period.

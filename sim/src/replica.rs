@@ -16,7 +16,7 @@ use crate::engine::connector::{Copy, JobId};
 use crate::engine::{Batch, CohortShare, Engine};
 use crate::kv::Pool;
 use crate::ledger::ReplicaClock;
-use crate::observer::{AdapterTotals, ReplicaTotals};
+use crate::observer::{AdapterTotals, GuessTotals, ReplicaTotals};
 use crate::request::{Cause, RequestId};
 use crate::router::Metrics;
 use crate::time::{Span, Time};
@@ -260,6 +260,16 @@ impl<P: Pool> Replica<P> {
             self.clock.stall(span.saturating_sub(alone));
         }
         DoneStep { batch, shape }
+    }
+
+    /// Of the guesses in a step that has ended, so many stood.
+    pub(crate) fn note_guesses(&mut self, now: Time, shape: &StepShape, accepted: u32) {
+        if now >= self.observed_from {
+            let GuessTotals { decodes, verified, accepted: stood } = &mut self.totals.guesses;
+            *decodes += u64::from(shape.decodes);
+            *verified += u64::from(shape.guesses);
+            *stood += u64::from(accepted);
+        }
     }
 
     /// The time of a step.

@@ -12,6 +12,7 @@ use rand_core::{Rng as _, SeedableRng};
 #[derive(Clone, Debug)]
 pub struct Stream {
     rng: ChaCha8Rng,
+    purpose: u64,
 }
 
 impl Stream {
@@ -19,8 +20,17 @@ impl Stream {
     #[must_use]
     pub fn new(seed: u64, purpose: &str) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(fnv1a(purpose.as_bytes()));
-        Self { rng }
+        let purpose = fnv1a(purpose.as_bytes());
+        rng.set_stream(purpose);
+        Self { rng, purpose }
+    }
+
+    /// Goes to place `place` of line `line`: the next numbers are those of this place and of those after it, whatever was
+    /// drawn before. For numbers that belong to things instead of following one another.
+    pub fn seek(&mut self, line: u64, place: u64) {
+        // Lines are numbered in ways of their own: an odd factor keeps them apart and mixes them with the purpose.
+        self.rng.set_stream(self.purpose ^ line.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        self.rng.set_word_pos(2 * u128::from(place));
     }
 
     /// 64 uniform bits.
@@ -102,6 +112,17 @@ mod tests {
         assert_eq!(draw(1, "arrivals"), draw(1, "arrivals"));
         assert_ne!(draw(1, "arrivals"), draw(1, "lengths"));
         assert_ne!(draw(1, "arrivals"), draw(2, "arrivals"));
+    }
+
+    #[test]
+    fn a_place_has_its_number_whatever_was_drawn_before() {
+        let mut stream = Stream::new(1, "places");
+        stream.seek(5, 7);
+        let [first, second] = [stream.bits(), stream.bits()];
+        stream.seek(6, 7);
+        assert_ne!(stream.bits(), first);
+        stream.seek(5, 8);
+        assert_eq!(stream.bits(), second);
     }
 
     #[test]

@@ -62,6 +62,12 @@ impl Deployment<'_> {
     /// When the fleet is of a kind that no files are made for.
     pub(crate) fn verdict(self, names: &Names) -> Result<Verdict, Error> {
         let scenario = self.setting.scenario(self.loaded, self.replicas);
+        if scenario.scenario.speculative.is_some() {
+            return Err(InputError::new(
+                "no files are made for `speculative`: which weights the draft has is not known; leave it out and add vLLM's `--speculative-config` to the files",
+            )
+            .into());
+        }
         let pools = scenario.scenario.pools.clone().unwrap_or_default();
         let assembled = self.setting.assemble(self.loaded, self.replicas)?;
         let common = scenario.scenario.engine.clone().unwrap_or_default();

@@ -115,19 +115,24 @@ fn prefill_s(pool: &PoolConfig, prompt_tokens: f64) -> f64 {
 
 /// Seconds for an output token in the best batch of up to so many decodes, whose steps keep within `limit_s`.
 fn decode_s(pool: &PoolConfig, batch: u32, context: f64, limit_s: Option<f64>) -> f64 {
+    let engine = &pool.engine;
+    let emitted = engine.speculation.map_or(1.0, |speculation| speculation.mean_emitted());
+    let batch = batch.min((engine.max_num_batched_tokens / (1 + engine.guesses())).max(1));
     let mut best = f64::INFINITY;
     let mut decodes = 1;
     loop {
+        let guesses = decodes * engine.guesses();
         let shape = StepShape {
             decodes,
             decode_context: (f64::from(decodes) * context) as u64,
             decode_longest: context as u64,
-            sampled: decodes,
+            sampled: decodes + guesses,
+            guesses,
             ..StepShape::default()
         };
-        let step_s = pool.cost.step(&shape).duration(true).as_secs_f64();
-        if decodes == 1 || limit_s.is_none_or(|limit| step_s <= limit) {
-            best = best.min(step_s / f64::from(decodes));
+        let token_s = pool.cost.step(&shape).duration(true).as_secs_f64() / emitted;
+        if decodes == 1 || limit_s.is_none_or(|limit| token_s <= limit) {
+            best = best.min(token_s / f64::from(decodes));
         }
         if decodes >= batch {
             return best;

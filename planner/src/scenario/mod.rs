@@ -9,6 +9,7 @@ mod lora;
 pub mod overrides;
 pub mod read;
 mod slo;
+mod speculative;
 mod units;
 pub(crate) mod wording;
 
@@ -26,6 +27,7 @@ pub use kv::{
 };
 pub use lora::LoraSpec;
 pub use slo::{LimitSpec, SloSpec};
+pub use speculative::SpeculativeSpec;
 pub use units::{Bandwidth, Bytes};
 
 /// A scenario: what arrives, what serves it, and what is asked of it. Every part has a default.
@@ -75,6 +77,9 @@ pub struct Scenario {
     /// LoRA adapters, and what loading one costs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraSpec>,
+    /// A draft that guesses tokens ahead (none; not golden-tested).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speculative: Option<SpeculativeSpec>,
     /// Replicas that die, updates that replace them, links that slow down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults: Option<FaultsSpec>,

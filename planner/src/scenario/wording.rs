@@ -5,12 +5,8 @@ use serde_saphyr::Error as YamlError;
 use crate::error::{InputError, hint};
 
 /// Keys of the published format that this version does not model, and what they would do.
-const NOT_MODELLED: [(&str, &str); 4] = [
-    ("autoscaling", "autoscaling"),
-    ("cache", "a warm start"),
-    ("speculative", "speculative decoding"),
-    ("vllm", "other vLLM versions than 0.32"),
-];
+const NOT_MODELLED: [(&str, &str); 3] =
+    [("autoscaling", "autoscaling"), ("cache", "a warm start"), ("vllm", "other vLLM versions than 0.32")];
 
 /// The error of `text`, with line and column in front.
 pub(crate) fn yaml_error(error: &YamlError, text: &str) -> InputError {

@@ -151,7 +151,18 @@ impl ClosedForm {
 
     /// Attention of one layer over a token of decode context, microseconds.
     fn decode_rate_us(&self, shape: &StepShape) -> f64 {
-        self.read_us + self.tiles_us(shape)
+        self.read_us(shape) + self.tiles_us(shape)
+    }
+
+    /// Reading it once for all queries of a decode: its own token and the guesses that it verifies. Many of them may be
+    /// limited by their FLOPs instead.
+    fn read_us(&self, shape: &StepShape) -> f64 {
+        if shape.guesses == 0 || shape.decodes == 0 {
+            return self.read_us;
+        }
+        let queries = 1.0 + f64::from(shape.guesses) / f64::from(shape.decodes);
+        let flops = queries * self.dimensions.decode_flops_per_token();
+        self.read_us.max(kernels::prefill_flops_us(&self.gpu, flops))
     }
 
     /// The ops of a step with their work and times, in the order in which they run. Their times add up to the step's
@@ -207,13 +218,13 @@ impl ClosedForm {
             flops: dimensions.decode_flops_per_token() * tokens,
             bytes: dimensions.kv() * self.kv_bytes * tokens,
         };
-        add("decode attention, KV", Form::DecodeRead, full, read(context), self.read_us * context);
+        add("decode attention, KV", Form::DecodeRead, full, read(context), self.read_us(shape) * context);
         add(
             "decode attention, KV of the window",
             Form::DecodeRead,
             windowed,
             read(seen),
-            self.read_us * seen,
+            self.read_us(shape) * seen,
         );
         let tiles_us = self.tiles_us(shape);
         if tiles_us > 0.0 {

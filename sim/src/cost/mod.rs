@@ -3,6 +3,7 @@
 pub mod closed_form;
 pub mod cuda_graphs;
 mod dimensions;
+pub mod drafted;
 pub mod kernels;
 mod layer;
 pub mod op;
@@ -31,8 +32,10 @@ pub struct StepShape {
     pub decode_context: u64,
     /// Of those, the tokens of the longest: a batch of unequal lengths takes longer than one of equal ones.
     pub decode_longest: u64,
-    /// Requests that sample a token.
+    /// Tokens whose logits are computed: one of each request that samples a token, and every guess.
     pub sampled: u32,
+    /// Guesses that decodes verify in addition to their own token: they attend to the same keys and values.
+    pub guesses: u32,
 }
 
 impl StepShape {
@@ -45,12 +48,13 @@ impl StepShape {
             self.decode_longest = self.decode_longest.max(history + new);
         } else {
             self.prefills += 1;
-            self.prefill_tokens += part.new;
+            self.prefill_tokens += part.new - part.guesses;
             self.prefill_pairs += new * history + new * (new + 1) / 2;
             self.prefill_context += history + new;
             self.prefill_longest = self.prefill_longest.max(part.new);
         }
-        self.sampled += u32::from(part.samples);
+        self.sampled += u32::from(part.samples) + part.guesses;
+        self.guesses += part.guesses;
     }
 
     /// Adds the decodes that a batch does not list.
@@ -64,7 +68,7 @@ impl StepShape {
     /// Tokens computed.
     #[must_use]
     pub fn tokens(&self) -> u32 {
-        self.prefill_tokens + self.decodes
+        self.prefill_tokens + self.decodes + self.guesses
     }
 
     /// Requests in the batch.
@@ -80,7 +84,8 @@ impl StepShape {
             decodes: self.decodes,
             decode_context: self.decode_context,
             decode_longest: self.decode_longest,
-            sampled: self.decodes,
+            sampled: self.decodes + self.guesses,
+            guesses: self.guesses,
             ..Self::default()
         }
     }

@@ -317,7 +317,7 @@ impl<P: Pool> Engine<P> {
         let computed = tenure.base + (tenure.finish - tenure.joined) as u32;
         let known = entry.known();
         self.kv.register(&mut entry.holding, computed, known);
-        Token { id: entry.request.id, emitted: entry.emitted, last: true, lockstep: true }
+        Token { id: entry.request.id, emitted: entry.emitted, together: 1, last: true, lockstep: true }
     }
 
     /// Names the blocks of members whose answer is part of the prompt of request `slot`, which is looked up or
@@ -378,7 +378,15 @@ impl<P: Pool> Engine<P> {
                 let entry = &self.requests[slot as usize];
                 let computed = tenure.base + (batch.step - tenure.joined) as u32 - 1;
                 let id = entry.request.id;
-                batch.scheduled.push(Scheduled { id, slot, computed, new: 1, samples: true, decode: true });
+                batch.scheduled.push(Scheduled {
+                    id,
+                    slot,
+                    computed,
+                    new: 1,
+                    samples: true,
+                    decode: true,
+                    guesses: 0,
+                });
             }
             let requests = &self.requests;
             let admission =

@@ -1,5 +1,7 @@
 //! The engine arguments of one replica, by vLLM's own names, and vLLM's defaults for them.
 
+use super::speculation::Speculation;
+
 /// In which order waiting requests are admitted, and whom a preemption hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -44,6 +46,8 @@ pub struct EngineConfig {
     pub async_scheduling: bool,
     /// Most requests waiting before the API server answers 503; no limit when absent.
     pub max_num_queued_reqs: Option<u32>,
+    /// Guesses of a draft that a decode verifies beside its own token; none when absent.
+    pub speculation: Option<Speculation>,
 }
 
 /// What a GPU and its name say about vLLM's defaults.
@@ -92,6 +96,18 @@ impl EngineConfig {
         (self.watermark * f64::from(self.num_gpu_blocks)) as u32
     }
 
+    /// Tokens that decodes verify beside their own.
+    #[must_use]
+    pub fn guesses(&self) -> u32 {
+        self.speculation.map_or(0, |speculation| speculation.tokens)
+    }
+
+    /// Most logits of one step: of every request's token and of those that are verified.
+    #[must_use]
+    pub fn most_logits(&self) -> u32 {
+        self.max_num_seqs.saturating_mul(1 + self.guesses()).min(self.max_num_batched_tokens)
+    }
+
     /// What vLLM refuses at start, or what could never make progress: one sentence with the mend.
     ///
     /// # Errors
@@ -134,6 +150,7 @@ impl EngineConfig {
                 self.max_num_batched_tokens, self.max_model_len
             ));
         }
+        self.speculation.map_or(Ok(()), |speculation| speculation.check())?;
         self.check_blocks()
     }
 

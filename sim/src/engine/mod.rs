@@ -11,6 +11,7 @@
 //! | what a finished batch changes | `update` |
 //! | order of the waiting queue | `queue` |
 //! | decodes that need no listing | `cohort`, `longest` |
+//! | tokens that a draft guesses ahead | `speculation` |
 //! | where LoRA adapters are, and what loading one costs | `adapters` |
 //! | KV from other engines and from host memory | `connector` |
 //! | blocks, prefix hits, eviction | [`crate::kv`] |
@@ -22,6 +23,7 @@ pub mod connector;
 mod longest;
 mod queue;
 mod schedule;
+pub mod speculation;
 mod update;
 
 use slab::Slab;
@@ -36,6 +38,7 @@ use cohort::{Cohort, Tenure};
 use config::{EngineConfig, Policy};
 use connector::{Connector, RemoteKv, Transfers};
 use queue::{PriorityKey, WaitingQueue};
+use speculation::Verdicts;
 
 /// Index of a request in the engine.
 type Slot = u32;
@@ -129,6 +132,8 @@ struct Entry<P: Pool> {
     drops_stale: bool,
     /// Whether the last batch left prompt tokens uncomputed.
     chunk: bool,
+    /// Guesses that its next batch verifies.
+    guesses: u32,
     preemptions: u32,
     holding: Holding<P>,
 }
@@ -161,8 +166,10 @@ pub struct Scheduled {
     pub new: u32,
     /// Whether its last known token is computed in this step, so that it samples a token.
     pub samples: bool,
-    /// Whether this step only extends its output by a token.
+    /// Whether this step only extends its output: by a token, and by guesses that turn out right.
     pub decode: bool,
+    /// Of the new tokens, guesses that are verified, or room for such.
+    pub guesses: u32,
 }
 
 /// A request admitted to the batch in a step.
@@ -224,13 +231,15 @@ impl Batch {
     }
 }
 
-/// A token delivered by a batch.
+/// A token delivered by a batch, with those that were guessed before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     /// Whose.
     pub id: RequestId,
     /// How many tokens the request has emitted, this one included.
     pub emitted: u32,
+    /// How many tokens came together: 1 without speculation.
+    pub together: u32,
     /// Whether it was the last one.
     pub last: bool,
     /// Whether it is one of the cohort's tokens, which are counted together.
@@ -259,6 +268,8 @@ pub struct Engine<P: Pool = BlockPool> {
     listed: Vec<Slot>,
     /// Requests that finish with the result being taken; kept to reuse its memory.
     finished: Vec<(Slot, Token)>,
+    /// Which guesses are right, where there are some.
+    verdicts: Option<Verdicts>,
     /// Adapters of the batch being formed; kept to reuse its memory. So for `skipped`.
     adapters: Vec<u32>,
     skipped: Vec<Slot>,
@@ -281,6 +292,7 @@ impl<P: Pool> Engine<P> {
             config.max_model_len,
         );
         Self {
+            verdicts: config.speculation.as_ref().map(Verdicts::new),
             config,
             kv,
             requests: Slab::new(),
@@ -344,6 +356,7 @@ impl<P: Pool> Engine<P> {
             stale: 0,
             drops_stale: false,
             chunk: false,
+            guesses: 0,
             preemptions: 0,
         };
         self.arrivals += 1;
@@ -491,7 +504,8 @@ impl<P: Pool> Engine<P> {
         }
         assert!(self.running.len() <= self.config.active_seqs() as usize, "|running| <= max_num_active_seqs");
         for (_, entry) in self.requests.iter().filter(|(_, entry)| entry.tenure.is_none()) {
-            assert!(entry.computed <= entry.known() + entry.placeholders, "computed <= known");
+            let guessed = if entry.inflight > 0 { self.config.guesses() } else { 0 };
+            assert!(entry.computed <= entry.known() + entry.placeholders + guessed, "computed <= known");
             let held = self.kv.pool().held(entry.holding.chain()) * self.config.block_size;
             assert!(entry.state != State::Running || held >= entry.computed, "computed tokens have blocks");
             let may_hold = entry.state != State::Gone && (entry.computed > 0 || entry.holds);

@@ -42,7 +42,8 @@ impl<P: Pool> Engine<P> {
         self.plan_transfers(batch);
         debug_assert!(batch.tokens() <= self.config.max_num_batched_tokens, "a step stays within its budget");
         if !batch.is_empty() {
-            if P::LOCKSTEP {
+            // How many tokens a decode gains is known only when its guesses have been verified.
+            if P::LOCKSTEP && self.verdicts.is_none() {
                 self.cohort_admit(batch);
             }
             batch.counted = true;
@@ -65,10 +66,11 @@ impl<P: Pool> Engine<P> {
 
     fn schedule_running(&mut self, batch: &mut Batch, budget: &mut u32, chunk_cap: u32) {
         self.kv.no_prefix();
+        let slots = self.draft_slots();
         let mut index = 0;
-        while index < self.in_turn().len() && *budget > 0 {
+        while index < self.in_turn().len() && *budget > slots {
             let slot = self.in_turn()[index];
-            let tokens = self.tokens_wanted(slot, *budget, chunk_cap);
+            let tokens = self.tokens_wanted(slot, *budget - slots, chunk_cap);
             if tokens == 0 {
                 index += 1;
                 continue;
@@ -82,7 +84,7 @@ impl<P: Pool> Engine<P> {
             }
             let entry = &self.requests[slot as usize];
             batch.scheduled.push(part(slot, entry, tokens));
-            *budget -= tokens;
+            *budget -= tokens + slots;
             index += 1;
         }
     }
@@ -100,18 +102,30 @@ impl<P: Pool> Engine<P> {
         if entry.placeholders > 0 && entry.computed + 2 - entry.placeholders >= end {
             return 0;
         }
-        let wanted = entry.known() + entry.placeholders - entry.computed;
+        let wanted = entry.known() + entry.placeholders + entry.guesses - entry.computed;
         let room = (self.config.max_model_len - 1).saturating_sub(entry.computed);
         capped(wanted, chunk_cap).min(budget).min(room)
     }
 
+    /// Places of the step's token budget that a draft needs for each request.
+    fn draft_slots(&self) -> u32 {
+        self.config.speculation.map_or(0, |speculation| speculation.draft_slots)
+    }
+
+    /// Tokens for which a draft needs KV slots beyond those of the step.
+    fn lookahead(&self) -> u32 {
+        self.config.speculation.map_or(0, |speculation| speculation.lookahead)
+    }
+
     /// Blocks for `tokens` more tokens of a running request.
     fn extend(&mut self, slot: Slot, tokens: u32) -> bool {
+        let lookahead = self.lookahead();
         let entry = &mut self.requests[slot as usize];
         let demand = Demand {
             computed: entry.computed,
             new: tokens,
             known: entry.known(),
+            lookahead,
             full_sequence: false,
             spare_blocks: 0,
         };
@@ -137,7 +151,7 @@ impl<P: Pool> Engine<P> {
             *index -= 1;
         }
         if let Some(at) = batch.scheduled.iter().position(|part| part.slot == victim) {
-            *budget += batch.scheduled.remove(at).new;
+            *budget += batch.scheduled.remove(at).new + self.draft_slots();
         }
         self.preempt(victim);
         batch.preempted.push(self.requests[victim as usize].request.id);
@@ -162,6 +176,7 @@ impl<P: Pool> Engine<P> {
         entry.drops_stale = drops_stale || (entry.drops_stale && entry.stale > 0);
         entry.stale = entry.inflight;
         entry.placeholders = 0;
+        entry.guesses = 0;
         let key = entry.key();
         self.waiting.put_back(key, slot);
     }
@@ -175,7 +190,7 @@ impl<P: Pool> Engine<P> {
             }
         }
         while let Some(slot) = self.holding.head().or_else(|| self.waiting.head()) {
-            if *budget == 0 {
+            if *budget <= self.draft_slots() {
                 batch.blocked = Some(Cause::EngineQueueBudget);
                 break;
             }
@@ -259,9 +274,9 @@ impl<P: Pool> Engine<P> {
         self.expose_answers(slot);
         let spare_blocks = if self.running.is_empty() { 0 } else { self.config.watermark_blocks() };
         let entry = &mut self.requests[slot as usize];
-        let (computed, known) = (entry.computed, entry.known());
+        let (computed, known, holds) = (entry.computed, entry.known(), entry.holds);
         let mut ready_tokens = computed;
-        if entry.holds {
+        if holds {
             self.kv.no_prefix();
             // vLLM counts all blocks of a request as new when it is admitted, those included that it has held since
             // its load began.
@@ -282,15 +297,22 @@ impl<P: Pool> Engine<P> {
                 }
             }
         }
-        let wanted = capped(known - ready_tokens, chunk_cap);
-        if !self.config.chunked_prefill && wanted > *budget {
+        let slots = self.draft_slots();
+        let room = *budget - slots;
+        let wanted = match known - ready_tokens {
+            1 if self.verdicts.is_some() => self.padded(ready_tokens, batch),
+            missing => capped(missing, chunk_cap),
+        };
+        if wanted > room && (!self.config.chunked_prefill || known - ready_tokens == 1) {
             return Err(Cause::EngineQueueBudget);
         }
-        let tokens = wanted.min(*budget);
+        let tokens = wanted.min(room);
+        let lookahead = self.lookahead();
         let demand = Demand {
             computed,
             new: tokens,
             known,
+            lookahead,
             full_sequence: self.config.reserve_full_isl,
             spare_blocks,
         };
@@ -317,9 +339,19 @@ impl<P: Pool> Engine<P> {
         entry.holds = false;
         entry.computed = ready_tokens;
         batch.scheduled.push(part(slot, entry, tokens));
-        *budget -= tokens;
+        *budget -= tokens + slots;
         note_adapter(&mut self.adapters, entry.request.adapter);
         Ok(())
+    }
+
+    /// Tokens of a request that is admitted with one token to compute: among decodes that verify guesses it is padded to
+    /// their size, so that the batch keeps its CUDA graph.
+    fn padded(&self, ready_tokens: u32, batch: &Batch) -> u32 {
+        let padded = 1 + self.config.guesses();
+        let running = &batch.scheduled[..batch.scheduled.len() - batch.admitted.len()];
+        let decodes = |part: &Scheduled| !self.requests[part.slot as usize].chunk;
+        let fits = ready_tokens + padded < self.config.max_model_len;
+        if fits && !running.is_empty() && running.iter().all(decodes) { padded } else { 1 }
     }
 
     /// What the next call may assume of this batch (`_update_after_schedule`).
@@ -329,23 +361,29 @@ impl<P: Pool> Engine<P> {
             entry.computed += part.new;
             entry.inflight += part.new;
             entry.chunk = entry.computed < entry.known() + entry.placeholders;
-            if self.config.async_scheduling && !entry.chunk {
-                entry.placeholders += 1;
-            }
             part.samples = !entry.chunk;
+            if entry.chunk {
+                continue;
+            }
+            entry.guesses = self.config.guesses();
+            if self.config.async_scheduling {
+                entry.placeholders += 1 + part.guesses;
+            }
         }
     }
 }
 
 /// A request's part in the step; whether it samples is known once the step is complete.
 fn part<P: Pool>(slot: Slot, entry: &super::Entry<P>, new: u32) -> Scheduled {
+    let guesses = (entry.computed + new).saturating_sub(entry.known() + entry.placeholders);
     Scheduled {
         id: entry.request.id,
         slot,
         computed: entry.computed,
         new,
         samples: false,
-        decode: new == 1 && entry.computed >= entry.request.prompt.tokens(),
+        guesses,
+        decode: new - guesses == 1 && entry.computed >= entry.request.prompt.tokens(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a finished batch changes: `Scheduler.update_from_output` (vllm/v1/core/sched/scheduler.py, 0.32).
 
-use super::{Batch, Engine, Slot, State, Token};
+use super::speculation::Verdicts;
+use super::{Batch, Engine, Entry, Scheduled, Slot, State, Token};
 use crate::kv::Pool;
 
 impl<P: Pool> Engine<P> {
@@ -52,20 +53,31 @@ impl<P: Pool> Engine<P> {
         if !part.samples || (stale && entry.drops_stale) {
             return None;
         }
-        entry.emitted += 1;
+        let mut together = 1;
+        if part.guesses > 0 {
+            together += verify(&mut self.verdicts, entry, part);
+            together = together
+                .min(entry.request.output_tokens - entry.emitted)
+                .min(self.config.max_model_len - entry.known());
+            if !stale {
+                // What was computed for guesses that do not stand is computed again.
+                entry.computed -= 1 + part.guesses - together;
+            }
+        }
+        entry.emitted += together;
         if self.config.async_scheduling {
             if !stale {
-                entry.placeholders -= 1;
+                entry.placeholders -= 1 + part.guesses;
             }
             if entry.state == State::Running {
                 // The block that this token completes can be named only now.
-                let computed = entry.computed - entry.placeholders;
                 let known = entry.known();
+                let computed = (entry.computed - entry.placeholders).min(known);
                 self.kv.register(&mut entry.holding, computed, known);
             }
         }
         let last = entry.emitted >= entry.request.output_tokens || entry.known() >= self.config.max_model_len;
-        Some((part.slot, Token { id: part.id, emitted: entry.emitted, last, lockstep: false }))
+        Some((part.slot, Token { id: part.id, emitted: entry.emitted, together, last, lockstep: false }))
     }
 
     /// A request has emitted its last token.
@@ -77,5 +89,14 @@ impl<P: Pool> Engine<P> {
         }
         let last = self.state_after_finish(slot);
         self.retire(slot, last);
+    }
+}
+
+/// How many of the guesses of `part` stand. A decode's do on their merits; room for guesses, which fills up a request
+/// that has just come from elsewhere, holds none.
+fn verify<P: Pool>(verdicts: &mut Option<Verdicts>, entry: &Entry<P>, part: &Scheduled) -> u32 {
+    match verdicts {
+        Some(verdicts) if part.decode => verdicts.accepted(entry.request.output, entry.emitted, part.guesses),
+        _ => 0,
     }
 }

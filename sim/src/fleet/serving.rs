@@ -189,7 +189,11 @@ impl<P: Pool> Fleet<'_, P> {
         let lockstep = self.replicas[index].engine.update(&done.batch, &mut tokens);
         self.replicas[index].note_blocks(self.now);
         self.replicas[index].publish();
-        let listed = tokens.iter().filter(|token| !token.lockstep).count() as u32;
+        let listed: u32 = tokens.iter().filter(|token| !token.lockstep).map(|token| token.together).sum();
+        if done.shape.guesses > 0 {
+            let accepted = tokens.iter().map(|token| token.together - 1).sum();
+            self.replicas[index].note_guesses(self.now, &done.shape, accepted);
+        }
         let unseen = self.unseen(&tokens);
         if !self.shadow[index] {
             let seen = listed + lockstep - unseen;

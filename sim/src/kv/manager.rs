@@ -28,6 +28,8 @@ pub struct Demand {
     pub new: u32,
     /// Prompt plus emitted output.
     pub known: u32,
+    /// To have slots for beside: what a draft writes.
+    pub lookahead: u32,
     /// Require room for all known tokens, not just for this step's (`scheduler_reserve_full_isl`).
     pub full_sequence: bool,
     /// Keep this many blocks free beside (`watermark`).
@@ -96,7 +98,7 @@ impl<P: Pool> KvManager<P> {
                 return false;
             }
         }
-        let slots = (total + demand.new).min(self.max_model_len);
+        let slots = (total + demand.new + demand.lookahead).min(self.max_model_len);
         if self.blocks_needed(holding, slots) + demand.spare_blocks > available {
             return false;
         }

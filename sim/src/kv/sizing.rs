@@ -52,6 +52,8 @@ pub struct SizingInput<'a> {
     pub max_model_len: u32,
     /// Bytes of each GPU that are set aside for LoRA adapters.
     pub adapter_bytes: u64,
+    /// The draft that guesses tokens ahead, on the same GPUs, if it has weights.
+    pub draft: Option<&'a Model>,
 }
 
 /// The memory of one GPU of a replica. All figures in GiB.
@@ -59,7 +61,7 @@ pub struct SizingInput<'a> {
 pub struct KvSizing {
     /// What vLLM may use.
     pub requested_gib: f64,
-    /// Weights of this GPU's share of the model.
+    /// Weights of this GPU's share of the model, and of its draft.
     pub weights_gib: f64,
     /// Peak activation of the profiling run.
     pub activation_gib: f64,
@@ -80,7 +82,8 @@ impl KvSizing {
     pub fn new(input: &SizingInput<'_>) -> Self {
         let tp = f64::from(input.tensor_parallel);
         let requested_gib = input.gpu.memory_gib * input.gpu_memory_utilization;
-        let weights_gib = input.model.weight_bytes() / tp / GIB;
+        let models = std::iter::once(input.model).chain(input.draft);
+        let weights_gib = models.map(Model::weight_bytes).sum::<f64>() / tp / GIB;
         let non_torch_gib = if input.tensor_parallel == 1 { NON_TORCH_GIB.0 } else { NON_TORCH_GIB.1 };
         let activation_gib = activation_bytes(input) / GIB;
         let adapter_gib = input.adapter_bytes as f64 / GIB;
@@ -125,7 +128,12 @@ impl Groups {
         let page = u64::from(input.block_size)
             * input.model.kv_elements_per_token_and_layer(input.tensor_parallel)
             * u64::from(input.kv_element_bytes);
-        let uniform = Self { block_bytes: layers * page, full: 1, window_blocks: 0 };
+        // A draft's layers see everything.
+        let draft_bytes = input.draft.map_or(0, |draft| {
+            let token = draft.kv_bytes_per_token(input.tensor_parallel, input.kv_element_bytes);
+            u64::from(input.block_size) * token
+        });
+        let uniform = Self { block_bytes: layers * page + draft_bytes, full: 1, window_blocks: 0 };
         let Some(Window { tokens, layers: windowed }) = input.model.shape.window else { return uniform };
         let windowed = u64::from(windowed);
         let full = layers - windowed;
@@ -136,7 +144,7 @@ impl Groups {
         let size = if 2 * most < 3 * least { most } else { least };
         let held = u64::from(tokens.min(input.max_model_len)).div_ceil(u64::from(input.block_size)) + 1;
         Self {
-            block_bytes: size * page,
+            block_bytes: size * page + draft_bytes,
             full: full.div_ceil(size),
             window_blocks: windowed.div_ceil(size) * held * u64::from(input.max_num_seqs),
         }

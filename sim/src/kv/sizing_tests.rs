@@ -16,6 +16,7 @@ fn sizing(gpu_name: &str, name: &str, tensor_parallel: u32, utilization: f64, ma
         max_num_seqs,
         max_model_len: 32_768,
         adapter_bytes: 0,
+        draft: None,
     })
 }
 

@@ -117,6 +117,7 @@ impl<P: Pool> Engine<P> {
             computed: 0,
             new: 0,
             known: entry.known(),
+            lookahead: 0,
             full_sequence: self.config.reserve_full_isl,
             spare_blocks,
         };

@@ -97,7 +97,8 @@ impl<P: Pool> Side<P> {
         let hit = manager.find_prefix(holding, request.known);
         let new = (request.known - hit).min(chunk);
         let spare_blocks = spare.min(blocks / 4);
-        let demand = Demand { computed: 0, new, known: request.known, full_sequence, spare_blocks };
+        let demand =
+            Demand { computed: 0, new, known: request.known, lookahead: 0, full_sequence, spare_blocks };
         (hit, manager.allocate(holding, &demand).then_some(hit + new))
     }
 
@@ -105,7 +106,7 @@ impl<P: Pool> Side<P> {
         let manager = &mut self.managers[request.replica];
         manager.no_prefix();
         let (computed, known) = (request.computed, request.known);
-        let demand = Demand { computed, new, known, full_sequence: false, spare_blocks: 0 };
+        let demand = Demand { computed, new, known, lookahead: 0, full_sequence: false, spare_blocks: 0 };
         manager.allocate(&mut self.holdings[which], &demand)
     }
 
