@@ -69,6 +69,8 @@ pub struct Driver {
     ended: bool,
     /// Whether there is no further chain.
     exhausted: bool,
+    /// What is sent next, as long as nothing changes.
+    foreseen: Option<Option<Next>>,
     /// What is known to be due: turns, and users who want their next chain.
     due: BinaryHeap<Reverse<Due>>,
     /// Requests in flight, and the turns that follow those of them that have any.
@@ -101,6 +103,7 @@ enum What {
 }
 
 /// What [`Driver::next_due`] found, and when.
+#[derive(Clone, Copy)]
 enum Next {
     Due(Time),
     Chain(Time),
@@ -121,6 +124,7 @@ impl Driver {
             ahead: None,
             ended: false,
             exhausted: false,
+            foreseen: None,
             due: BinaryHeap::new(),
             in_flight: 0,
             following: FxHashMap::default(),
@@ -153,6 +157,15 @@ impl Driver {
 
     /// The next thing to send, within the cut.
     fn next_due(&mut self) -> Result<Option<Next>, WorkloadError> {
+        if let Some(next) = self.foreseen {
+            return Ok(next);
+        }
+        let next = self.look_for_next()?;
+        self.foreseen = Some(next);
+        Ok(next)
+    }
+
+    fn look_for_next(&mut self) -> Result<Option<Next>, WorkloadError> {
         if self.cut.requests.is_some_and(|most| self.sent >= most) {
             return Ok(None);
         }
@@ -237,6 +250,7 @@ impl Driver {
         let nanos = from.as_nanos().saturating_add(wait.as_nanos());
         let at = Time::from_nanos(nanos).min(LATEST);
         self.due.push(Reverse(Due { at, order: self.scheduled, what }));
+        self.foreseen = None;
         self.scheduled += 1;
     }
 
@@ -296,12 +310,16 @@ impl Source for Driver {
         let Some(next) = self.next_due()? else {
             return Ok(None);
         };
+        self.foreseen = None;
         let chain = self.take(&next);
         Ok(chain.map(|chain| self.send(chain, next.at())))
     }
 
     fn ended(&mut self, request: &Request, status: Status, at: Time) {
         self.in_flight -= 1;
+        if !matches!(self.pacing, Pacing::Open) {
+            self.foreseen = None;
+        }
         let mut rest = if self.following.is_empty() {
             VecDeque::new()
         } else {
