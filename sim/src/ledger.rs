@@ -120,7 +120,7 @@ impl Account {
     }
 
     /// The account at the end of the request.
-    pub(crate) fn close(mut self, now: Time, clock: &ReplicaClock) -> Breakdown {
+    pub(crate) fn close(&mut self, now: Time, clock: &ReplicaClock) -> Breakdown {
         self.settle(now, clock);
         self.spent
     }

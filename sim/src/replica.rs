@@ -5,21 +5,25 @@
 //! k + 1 is formed when batch k starts, so a request that arrives during step k joins step k + 2, and the
 //! order is S0 S1 U0 S2 U1 ...
 
+mod flights;
 mod quiet;
+mod timer;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::cost::{CostModel, Prepared, StepShape, StepTime};
+use crate::cost::{CostModel, StepShape, StepTime};
+use crate::engine::Engine;
 use crate::engine::adapters::{AdapterConfig, AdapterLoads, Adapters};
-use crate::engine::connector::{Copy, JobId};
-use crate::engine::{Batch, CohortShare, Engine};
+use crate::engine::connector::{Copy, JobId, Transfers};
 use crate::kv::Pool;
 use crate::ledger::ReplicaClock;
 use crate::observer::{AdapterTotals, GuessTotals, ReplicaTotals};
 use crate::request::{Cause, RequestId};
 use crate::router::Metrics;
 use crate::time::{Span, Time};
+pub(crate) use flights::Flight;
+use flights::Flights;
+use timer::StepTimer;
 
 /// What a replica publishes at the end of a step.
 #[derive(Clone, Copy, Debug)]
@@ -27,37 +31,6 @@ struct Published {
     waiting: u32,
     running: u32,
     blocks_used: u32,
-}
-
-/// A batch in flight.
-#[derive(Debug)]
-struct Flight {
-    batch: Box<Batch>,
-    shape: StepShape,
-    /// Formed while another batch was in flight: its CPU time overlaps.
-    overlapped: bool,
-    /// Copies to host memory that must be over before it starts.
-    flush: Vec<JobId>,
-    /// Whether copies to host memory wait for it, or it for them.
-    moves: bool,
-    /// LoRA adapters that it brings before it computes.
-    loads: AdapterLoads,
-    /// Duration and end, once it has started on the GPU.
-    running: Option<(Span, Time)>,
-}
-
-impl Flight {
-    /// Whether it has not started, and nothing keeps it from it.
-    fn may_start(&self) -> bool {
-        self.running.is_none() && self.flush.is_empty()
-    }
-}
-
-/// A step that ended.
-#[derive(Debug)]
-pub(crate) struct DoneStep {
-    pub(crate) batch: Box<Batch>,
-    pub(crate) shape: StepShape,
 }
 
 /// One model server.
@@ -80,15 +53,14 @@ pub(crate) struct Replica<P: Pool> {
     pub(crate) scraped: Option<(Time, Metrics)>,
     /// What it published at the end of its last step; `None` before.
     published: Option<Published>,
-    cost: Arc<dyn CostModel>,
+    timer: StepTimer,
     /// Its LoRA adapters, where loading them costs time.
     lora: Option<Adapters>,
     /// Adapters of the batch being launched; kept to reuse its memory.
     batch_adapters: Vec<u32>,
-    /// The time of a step of so many decodes and nothing else, prepared last.
-    prepared: Option<(u32, Prepared)>,
-    flights: VecDeque<Flight>,
-    spare: VecDeque<Box<Batch>>,
+    flights: Flights,
+    /// Those that are over, to be used again.
+    spare: Flights,
     /// Why the requests that wait were not admitted when the scheduler last looked.
     blocked: Option<Cause>,
     totals: ReplicaTotals,
@@ -97,12 +69,6 @@ pub(crate) struct Replica<P: Pool> {
     observed_from: Time,
     /// How many of the next steps are quiet, as long as nothing else happens; `None` when that must be looked up.
     foreseen: Option<u64>,
-}
-
-impl std::fmt::Debug for dyn CostModel {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CostModel")
-    }
 }
 
 impl<P: Pool> Replica<P> {
@@ -124,12 +90,11 @@ impl<P: Pool> Replica<P> {
             scraped: None,
             published: None,
             blocked: None,
-            cost,
+            timer: StepTimer::new(cost),
             lora: lora.map(Adapters::new),
             batch_adapters: Vec::new(),
-            prepared: None,
-            flights: VecDeque::new(),
-            spare: VecDeque::new(),
+            flights: Flights::default(),
+            spare: Flights::default(),
             totals,
             blocks_used: Gauge::starting(observed_from),
             observed_from,
@@ -152,84 +117,89 @@ impl<P: Pool> Replica<P> {
         self.totals.requests += u64::from(now >= self.observed_from);
     }
 
+    /// How many batches are in flight at most.
+    fn depth(&self) -> usize {
+        if self.engine.config().async_scheduling { 2 } else { 1 }
+    }
+
     /// Forms the next batch, unless enough are in flight.
-    pub(crate) fn form_batch(&mut self, now: Time) -> Option<Box<Batch>> {
-        let depth = if self.engine.config().async_scheduling { 2 } else { 1 };
-        if self.flights.len() == depth {
+    pub(crate) fn form_batch(&mut self, now: Time) -> Option<Box<Flight>> {
+        if self.flights.len() == self.depth() {
             return None;
         }
         self.disturb();
         if !self.engine.cohort_holds() {
             self.dissolve();
         }
-        let mut batch = self.spare.pop_back().unwrap_or_default();
-        self.engine.schedule(&mut batch);
+        let mut flight = self.spare.pop().unwrap_or_default();
+        let batch = &mut flight.batch;
+        self.engine.schedule(batch);
         self.stirred = false;
         self.blocked = batch.blocked;
         self.clock.block(now, batch.blocked.unwrap_or(Cause::EngineQueueStep));
-        self.note_blocks(now);
         if now >= self.observed_from {
             self.totals.preemptions += batch.preempted.len() as u64;
         }
-        Some(batch)
+        self.note_blocks(now);
+        Some(flight)
     }
 
     /// Puts a batch in flight behind those that are.
-    pub(crate) fn launch(&mut self, mut batch: Box<Batch>) {
-        let mut shape = StepShape::default();
-        batch.scheduled.iter().for_each(|part| shape.add(part));
-        shape.add_cohort(batch.cohort);
-        let overlapped = !self.flights.is_empty();
-        let flush = std::mem::take(&mut batch.transfers.flush);
-        let moves = !flush.is_empty() || !batch.transfers.stores.is_empty();
-        let mut loads = AdapterLoads::default();
+    pub(crate) fn launch(&mut self, mut flight: Box<Flight>) {
+        flight.measure();
+        flight.overlapped = !self.flights.is_empty();
+        let transfers = &flight.batch.transfers;
+        flight.moves = !transfers.flush.is_empty() || !transfers.stores.is_empty();
+        flight.running = None;
         if let Some(lora) = &mut self.lora {
-            self.engine.batch_adapters(&batch, &mut self.batch_adapters);
-            loads = lora.bring(&self.batch_adapters);
+            self.engine.batch_adapters(&flight.batch, &mut self.batch_adapters);
+            flight.loads = lora.bring(&self.batch_adapters);
         }
-        self.flights.push_back(Flight { batch, shape, overlapped, flush, moves, loads, running: None });
+        self.flights.push(flight);
     }
 
     /// The stores of the oldest batch in flight that must be over before it starts: nothing that they copy is still
     /// to be computed.
     pub(crate) fn take_flushed_stores(&mut self) -> Vec<Copy> {
-        let Some(Flight { batch, flush, running: None, .. }) = self.flights.front_mut() else {
+        let Some(Flight { batch, running: None, .. }) = self.flights.front_mut() else {
             return Vec::new();
         };
+        let Transfers { stores, flush, .. } = &mut batch.transfers;
         if flush.is_empty() {
             return Vec::new();
         }
-        batch.transfers.stores.extract_if(.., |store| flush.contains(&store.job)).collect()
+        stores.extract_if(.., |store| flush.contains(&store.job)).collect()
     }
 
     /// A copy is over: whether batches waited for it.
     pub(crate) fn flushed(&mut self, job: JobId) -> bool {
         let mut waited = false;
-        for flight in &mut self.flights {
-            let before = flight.flush.len();
-            flight.flush.retain(|&other| other != job);
-            waited |= flight.flush.len() < before;
+        for flight in self.flights.iter_mut() {
+            let flush = &mut flight.batch.transfers.flush;
+            let before = flush.len();
+            flush.retain(|&other| other != job);
+            waited |= flush.len() < before;
         }
         waited
     }
 
     /// Whether the running step ends at `now`.
     pub(crate) fn step_ends(&self, now: Time) -> bool {
-        self.flights.front().and_then(|flight| flight.running).is_some_and(|(_, end)| end == now)
+        self.flights.running().is_some_and(|(_, end)| end == now)
     }
 
     /// Starts the oldest batch in flight, unless it runs already or there is none: whether it did.
     pub(crate) fn start_step(&mut self, now: Time) -> bool {
-        let Some(flight) = self.flights.front().filter(|flight| flight.may_start()) else {
+        let Some(flight) = self.flights.front_mut().filter(|flight| flight.may_start()) else {
             return false;
         };
-        let (shape, overlapped, loads) = (flight.shape, flight.overlapped, flight.loads);
-        let time = self.step_time(&shape);
-        let mut span = step_span(time, overlapped);
+        let mut span = flight.span(&mut self.timer);
+        let loads = flight.loads;
+        flight.running = Some((span, now + span));
         if loads.to_gpu > 0 {
             span += self.bring_adapters(now, loads);
+            self.flights.front_mut().expect("it has just started").running = Some((span, now + span));
         }
-        self.flights[0].running = Some((span, now + span));
         self.totals.steps += u64::from(now >= self.observed_from);
         true
     }
@@ -247,19 +217,19 @@ impl<P: Pool> Replica<P> {
     }
 
     /// Takes the step that ends at `now` out of flight. Its result is not yet accounted for.
-    pub(crate) fn finish_step(&mut self, now: Time) -> DoneStep {
+    pub(crate) fn finish_step(&mut self, now: Time) -> Box<Flight> {
         self.disturb();
         self.last_result = now;
-        let Flight { batch, shape, overlapped, running, .. } =
-            self.flights.pop_front().expect("a step is running");
-        let (span, end) = running.expect("the oldest batch has started");
+        let flight = self.flights.pop().expect("a step is running");
+        let (span, end) = flight.running.expect("the oldest batch has started");
         debug_assert_eq!(end, now);
         self.totals.busy += span.min(now.saturating_since(self.observed_from));
+        let shape = &flight.shape;
         if shape.prefills > 0 && shape.decodes > 0 {
-            let alone = self.step_time(&shape.decodes_only()).duration(overlapped);
+            let alone = self.timer.step(&shape.decodes_only()).duration(flight.overlapped);
             self.clock.stall(span.saturating_sub(alone));
         }
-        DoneStep { batch, shape }
+        flight
     }
 
     /// Of the guesses in a step that has ended, so many stood.
@@ -272,38 +242,10 @@ impl<P: Pool> Replica<P> {
         }
     }
 
-    /// The time of a step.
-    fn step_time(&mut self, shape: &StepShape) -> StepTime {
-        if shape.requests() == shape.sampled && shape.prefills == 0 {
-            let (decodes, context, longest) = (shape.decodes, shape.decode_context, shape.decode_longest);
-            self.prepare_decodes(CohortShare { decodes, context, longest }).step(context, longest)
-        } else {
-            self.cost.step(shape)
-        }
-    }
-
-    /// The time of a step of these decodes and nothing else.
-    fn prepare_decodes(&mut self, share: CohortShare) -> Prepared {
-        match self.prepared {
-            Some((decodes, prepared))
-                if decodes == share.decodes && prepared.covers(share.context, share.longest) =>
-            {
-                prepared
-            }
-            _ => {
-                let mut shape = StepShape::default();
-                shape.add_cohort(share);
-                let prepared = self.cost.prepare(&shape);
-                self.prepared = Some((share.decodes, prepared));
-                prepared
-            }
-        }
-    }
-
     /// Makes ordinary requests of the decodes in lockstep.
     pub(crate) fn dissolve(&mut self) {
         self.disturb();
-        let batches = self.flights.iter_mut().map(|flight| &mut *flight.batch);
+        let batches = self.flights.iter_mut().map(|flight| &mut flight.batch);
         self.engine.dissolve(batches, &mut self.dissolved);
     }
 
@@ -334,7 +276,7 @@ impl<P: Pool> Replica<P> {
 
     /// It has died, and starts anew with an engine that holds nothing.
     pub(crate) fn start_anew(&mut self, now: Time, engine: Engine<P>) {
-        if let Some((span, end)) = self.flights.front().and_then(|flight| flight.running) {
+        if let Some((span, end)) = self.flights.running() {
             let started = Time::from_nanos(end.as_nanos() - span.as_nanos()).max(self.observed_from);
             self.totals.busy += now.saturating_since(started);
         }
@@ -352,8 +294,8 @@ impl<P: Pool> Replica<P> {
     }
 
     /// Gives a batch back for reuse.
-    pub(crate) fn recycle(&mut self, batch: Box<Batch>) {
-        self.spare.push_back(batch);
+    pub(crate) fn recycle(&mut self, flight: Box<Flight>) {
+        self.spare.push(flight);
     }
 
     /// Notes how many blocks are in use from `now` on.
@@ -368,7 +310,7 @@ impl<P: Pool> Replica<P> {
         self.blocks_used.settle(end);
         let usable = f64::from(self.engine.kv().pool().usable());
         let observed = end.saturating_since(self.observed_from);
-        let running = self.flights.front().and_then(|flight| flight.running);
+        let running = self.flights.running();
         // A step still in progress at the end was busy up to it.
         let partly = running.map_or(Span::ZERO, |(span, ends)| {
             let started = Time::from_nanos(ends.as_nanos() - span.as_nanos()).max(self.observed_from);

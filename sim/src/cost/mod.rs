@@ -214,7 +214,13 @@ fn rounded(ns: f64) -> Span {
     // Adding 2^52 rounds to a whole number, ties to even, the same everywhere: it is what remains in the mantissa.
     const WHOLE: f64 = (1u64 << 52) as f64;
     let whole = ns + WHOLE;
-    Span::from_nanos(if whole < 2.0 * WHOLE { whole.to_bits() - WHOLE.to_bits() } else { ns as u64 })
+    Span::from_nanos(if whole < 2.0 * WHOLE { whole.to_bits() - WHOLE.to_bits() } else { whole_already(ns) })
+}
+
+/// Out of the way: a step of 52 days.
+#[cold]
+fn whole_already(ns: f64) -> u64 {
+    ns as u64
 }
 
 /// The times of steps in which every decode gains one token. Tokens are whole numbers below 2^53, so that counting them

@@ -425,6 +425,33 @@ impl<P: Pool> Engine<P> {
         }
     }
 
+    /// Whether the oldest batch in flight, if it is of the cohort alone, ends none of its members, and the next batch
+    /// will be of the cohort alone, with blocks for it.
+    pub(crate) fn may_turn_over(&self) -> bool {
+        let alone = self.running.len() == self.cohort.decodes as usize && self.cohort.wasted == 0;
+        let unchanged = self.cohort.ending.is_empty() && self.cohort.overrunning.is_empty();
+        let next = self.cohort.finishes.peek().map(|&Reverse((finish, ..))| finish);
+        alone
+            && unchanged
+            && next.is_some_and(|finish| finish > self.updated)
+            && self.cohort.blocks_needed(self.formed) <= self.kv.pool().free()
+    }
+
+    /// Takes the result of `batch`, as [`update`](Self::update) does, and forms the next one in its place, as
+    /// [`schedule`](Self::schedule) does, where [`may_turn_over`](Self::may_turn_over). Whether that one computes
+    /// anything.
+    pub(crate) fn turn_over(&mut self, batch: &mut Batch) -> bool {
+        debug_assert_eq!(batch.step, self.updated, "the oldest batch in flight");
+        self.updated += 1;
+        self.cohort_foresee();
+        batch.clear();
+        batch.step = self.formed;
+        self.cohort_schedule(batch);
+        batch.counted = !batch.is_empty();
+        self.formed += u64::from(batch.counted);
+        batch.counted
+    }
+
     /// Whether the requests that wait will go on waiting while nothing but decode steps happens, given why they
     /// were not admitted when the scheduler last looked.
     ///

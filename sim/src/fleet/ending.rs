@@ -60,22 +60,23 @@ impl<P: Pool> Fleet<'_, P> {
     /// A request ends: exactly once.
     pub(super) fn end(&mut self, seat: Seat, status: Status) {
         self.withdraw(seat);
-        let live = self.live.remove(seat);
-        let replica = live.replica();
-        let Live { mut outcome, account, is_copy, .. } = live;
+        let live = self.live.get_mut(seat);
         let idle = Default::default();
-        let clock = replica.map_or(&idle, |replica| &self.replicas[replica.0 as usize].clock);
+        let clock = live.replica().map_or(&idle, |replica| &self.replicas[replica.0 as usize].clock);
+        let Live { outcome, account, is_copy, .. } = live;
         outcome.status = status;
         // What was loaded for a request that never got to use it does not count.
         outcome.limit_loaded(outcome.cached_tokens);
         outcome.ended = self.now;
         outcome.spent = account.close(self.now, clock);
         debug_assert_eq!(outcome.spent.total(), self.now.since(outcome.request.arrival), "the causes add up");
-        if is_copy {
-            return self.mirrored.ended(&outcome);
+        if *is_copy {
+            self.mirrored.ended(outcome);
+        } else {
+            self.observer.ended(outcome, self.source.labels());
+            self.source.ended(&outcome.request, status, self.now);
+            self.arrival_is_stale = true;
         }
-        self.observer.ended(&outcome, self.source.labels());
-        self.source.ended(&outcome.request, status, self.now);
-        self.arrival_is_stale = true;
+        self.live.remove(seat);
     }
 }

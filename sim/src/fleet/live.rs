@@ -164,8 +164,8 @@ impl LiveSet {
         self.seats.get_mut(seat.0 as usize)
     }
 
-    pub(super) fn remove(&mut self, seat: Seat) -> Live {
-        self.seats.remove(seat.0 as usize)
+    pub(super) fn remove(&mut self, seat: Seat) {
+        self.seats.remove(seat.0 as usize);
     }
 
     pub(super) fn len(&self) -> usize {

@@ -61,20 +61,21 @@ impl<P: Pool> Fleet<'_, P> {
     /// Forms batches until enough are in flight, and starts the oldest; as part of an event of this rank.
     fn pump(&mut self, id: ReplicaId, rank: Rank) -> Result<(), RunError> {
         let index = id.0 as usize;
-        while let Some(batch) = self.replicas[index].form_batch(self.now) {
+        while let Some(flight) = self.replicas[index].form_batch(self.now) {
+            let batch = &flight.batch;
             self.note_dissolved(index);
-            self.note_schedule(id, rank, &batch);
+            self.note_schedule(id, rank, batch);
             if batch.is_empty() {
                 // By priority a request may have preempted itself before anybody else had a turn. vLLM steps on
                 // at once when no batch is in flight.
                 let again = !batch.preempted.is_empty() && self.replicas[index].is_idle();
-                self.replicas[index].recycle(batch);
+                self.replicas[index].recycle(flight);
                 if again {
                     continue;
                 }
                 break;
             }
-            self.replicas[index].launch(batch);
+            self.replicas[index].launch(flight);
         }
         if self.moves.any {
             self.start_flushed(index);
@@ -94,12 +95,13 @@ impl<P: Pool> Fleet<'_, P> {
     fn note_schedule(&mut self, id: ReplicaId, rank: Rank, batch: &Batch) {
         let (now, index) = (self.now, id.0 as usize);
         let Replica { revisit, clock, .. } = &mut self.replicas[index];
-        for request in revisit.drain(..) {
+        for &request in revisit.iter() {
             let here = |live: &&mut Live| live.replica() == Some(id) && live.account.awaits_a_look();
             if let Some(live) = self.live.find_mut(Seat::from(request)).filter(here) {
                 live.account.queued(now, clock);
             }
         }
+        revisit.clear();
         for &request in &batch.preempted {
             let live = self.live.get_mut(Seat::from(request));
             live.outcome.preemptions += 1;
@@ -204,7 +206,7 @@ impl<P: Pool> Fleet<'_, P> {
             self.observer.token_gaps(self.now, since_last, lockstep);
         }
         self.start_stores(index, &done.batch);
-        self.replicas[index].recycle(done.batch);
+        self.replicas[index].recycle(done);
         self.deliver(index, &tokens);
         tokens.clear();
         self.tokens = tokens;

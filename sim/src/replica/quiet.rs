@@ -1,7 +1,7 @@
 //! Steps that change nothing but the counters of decodes in lockstep: taken in one loop, or foreseen.
 
 use super::{Flight, Gauge, Replica, step_span};
-use crate::cost::{DecodeLine, StepShape};
+use crate::cost::DecodeLine;
 use crate::engine::{CohortShare, Engine};
 use crate::event::Rank;
 use crate::kv::Pool;
@@ -18,35 +18,35 @@ impl<P: Pool> Replica<P> {
         if let Some(wake) = self.wake {
             return Some((wake, Rank::Wake));
         }
-        let (_, end) = self.flights.front()?.running?;
-        let steps = self.assured_quiet_steps();
-        let bound = if steps == 0 { end } else { end + self.least_quiet_span(steps).times(steps) };
+        let (_, end) = self.flights.running()?;
+        let bound = match self.assured_quiet_steps() {
+            0 if self.may_turn_over() => end + self.next_span(),
+            0 => end,
+            steps => end + self.least_quiet_span(steps).times(steps),
+        };
         Some((bound, Rank::StepDone))
     }
 
     /// How many steps from the one that runs on change nothing but the counters of the decodes in lockstep, as long
     /// as there are blocks for them.
     fn quiet_steps(&self) -> u64 {
-        let steps = self.engine.quiet_steps();
-        if steps == 0 || self.stirred || !self.revisit.is_empty() || !self.dissolved.is_empty() {
-            return 0;
-        }
-        let depth = if self.engine.config().async_scheduling { 2 } else { 1 };
         let decodes = self.engine.num_running();
-        let pure = |flight: &Flight| {
-            flight.batch.cohort.decodes == decodes && flight.batch.scheduled.is_empty() && !flight.moves
-        };
-        if self.flights.len() != depth
-            || !self.flights.iter().all(pure)
+        let pure = |flight: &Flight| flight.batch.cohort.decodes == decodes && flight.is_lockstep();
+        let front = self.flights.front().is_some_and(pure);
+        let all = front && self.flights.len() == self.depth() && self.flights.behind().is_none_or(pure);
+        if all && !self.must_look() { self.engine.quiet_steps() } else { 0 }
+    }
+
+    /// Whether the scheduler may find something to change when it looks next, beside what becomes of the decodes.
+    fn must_look(&self) -> bool {
+        self.stirred
+            || !self.revisit.is_empty()
+            || !self.dissolved.is_empty()
             || !self.engine.stays_blocked(self.blocked)
-        {
-            return 0;
-        }
-        steps
     }
 
     /// Of the quiet steps, those for which there are blocks whatever happens: each decode takes at most one block in
-    /// as many steps as a block has tokens.
+    /// as many steps as a block has tokens. The step after all of them counts if it only [turns over](Self::turn_over).
     fn assured_quiet_steps(&mut self) -> u64 {
         let steps = self.quiet_steps();
         self.foreseen = Some(steps);
@@ -54,14 +54,35 @@ impl<P: Pool> Replica<P> {
             return 0;
         }
         let rounds = self.engine.kv().pool().free() / self.engine.num_running();
+        let steps = steps + u64::from(self.turns_over());
         steps.min(u64::from(rounds) * u64::from(self.engine.config().block_size))
+    }
+
+    /// Whether a step is worth a look at whether it only [turns over](Self::turn_over).
+    fn turns_over(&self) -> bool {
+        self.lora.is_none() && self.depth() == 2 && !self.engine.is_connected()
+    }
+
+    /// Whether the running step only [turns over](Self::turn_over).
+    fn may_turn_over(&self) -> bool {
+        let front = self.flights.front().is_some_and(Flight::is_lockstep);
+        front
+            && self.turns_over()
+            && self.flights.len() == 2
+            && !self.must_look()
+            && self.engine.may_turn_over()
+    }
+
+    /// How long the batch behind the running one will take.
+    fn next_span(&mut self) -> Span {
+        self.flights.behind_mut().map_or(Span::ZERO, |flight| flight.span(&mut self.timer))
     }
 
     /// What each of the next `steps` quiet steps takes at least. They never become shorter as their context grows,
     /// up to the rounding where a piece of the cost model ends.
     fn least_quiet_span(&mut self, steps: u64) -> Span {
         let share = self.quiet_share(0);
-        let prepared = self.prepare_decodes(share);
+        let prepared = self.timer.decodes(share);
         let time = prepared.step(share.context, share.longest);
         let first = step_span(time, self.engine.config().async_scheduling);
         if steps <= prepared.steps(share) { first } else { first.saturating_sub(Span::from_nanos(1)) }
@@ -81,21 +102,52 @@ impl<P: Pool> Replica<P> {
         inclusive: bool,
         observer: &mut dyn Observer,
     ) -> u64 {
-        let Some((span, end)) = self.flights.front().and_then(|flight| flight.running) else {
-            return 0;
-        };
         let limit = Time::from_nanos(until.as_nanos().saturating_add(u64::from(inclusive)));
-        if end >= limit {
-            return 0;
+        let mut steps = 0;
+        while let Some(running) = self.flights.running().filter(|&(_, end)| end < limit) {
+            let quiet = self.foreseen.take().unwrap_or_else(|| self.quiet_steps());
+            debug_assert_eq!(quiet, self.quiet_steps(), "what changes a replica makes it look again");
+            let taken = match quiet {
+                0 => 0,
+                _ => self.take_quiet_steps(id, running, quiet, limit, observer),
+            };
+            steps += taken;
+            self.foreseen = Some(quiet - taken);
+            if taken == 0 {
+                if !self.may_turn_over() {
+                    break;
+                }
+                self.turn_over(id, running, observer);
+                steps += 1;
+            }
         }
-        let quiet = self.foreseen.take().unwrap_or_else(|| self.quiet_steps());
-        debug_assert_eq!(quiet, self.quiet_steps(), "what changes a replica makes it look again");
-        if quiet == 0 {
-            return 0;
+        steps
+    }
+
+    /// Takes the running step, of decodes in lockstep of which none ends with it, and forms the next batch of nothing
+    /// else: what [`Fleet`](crate::fleet) does at the end of a step, where the other batch in flight is of any kind
+    /// and decodes may have their last token in it.
+    fn turn_over(&mut self, id: ReplicaId, (span, end): (Span, Time), observer: &mut dyn Observer) {
+        let Some(mut flight) = self.flights.pop() else { return };
+        let decodes = flight.batch.cohort.decodes;
+        let (from, gap) = (self.last_result, end.since(self.last_result));
+        self.report_quiet(QuietSteps { replica: id, decodes, from, until: end, gaps: &[gap] }, observer);
+        self.totals.busy += span.min(end.saturating_since(self.observed_from));
+        self.last_result = end;
+        self.publish();
+        self.disturb();
+        if self.engine.turn_over(&mut flight.batch) {
+            flight.measure();
+            (flight.overlapped, flight.running) = (true, None);
+            self.flights.push(flight);
+        } else {
+            self.recycle(flight);
         }
-        let taken = self.take_quiet_steps(id, (span, end), quiet, limit, observer);
-        self.foreseen = Some(quiet - taken);
-        taken
+        self.note_blocks(end);
+        if let Some(next) = self.flights.front_mut() {
+            let span = next.span(&mut self.timer);
+            next.running = Some((span, end + span));
+        }
     }
 
     /// Takes quiet steps, at most `quiet`, from the one that runs on, as long as they end before `limit` and there
@@ -118,7 +170,7 @@ impl<P: Pool> Replica<P> {
         let mut now = Clockwork { until: from, span, end };
         let (mut steps, mut more) = (0, true);
         while more && steps < quiet {
-            let prepared = self.prepare_decodes(share);
+            let prepared = self.timer.decodes(share);
             let covered = prepared.steps(share).min(quiet - steps);
             let room = &mut gaps[count..];
             let length = room.len().min(covered.try_into().unwrap_or(usize::MAX));
@@ -165,11 +217,10 @@ impl<P: Pool> Replica<P> {
     /// The counters after quiet steps, the next of which ends as `running` says.
     fn skip_quiet(&mut self, steps: u64, blocks: u32, running: (Span, Time)) {
         self.engine.skip_quiet(steps, blocks);
-        for flight in &mut self.flights {
+        for flight in self.flights.iter_mut() {
             flight.batch.step += steps;
             flight.batch.cohort = self.engine.quiet_share(flight.batch.step);
-            flight.shape = StepShape::default();
-            flight.shape.add_cohort(flight.batch.cohort);
+            flight.measure();
             flight.overlapped = self.engine.config().async_scheduling;
         }
         if let Some(flight) = self.flights.front_mut() {
@@ -204,6 +255,7 @@ impl BlockPace {
 }
 
 /// The clock of quiet steps.
+#[derive(Clone, Copy)]
 struct Clockwork {
     /// When the last result came in.
     until: Time,
@@ -225,28 +277,44 @@ impl Clockwork {
         needs: &[u32],
         used: &mut Gauge,
     ) -> usize {
-        for (taken, gap) in gaps.iter_mut().enumerate() {
-            if self.end >= limit {
-                return taken;
-            }
+        let mut taken = 0;
+        while taken < gaps.len() && self.end < limit {
             let needed = needs[blocks.phase];
             if needed > 0 {
                 if blocks.taken + needed > blocks.free {
-                    return taken;
+                    break;
                 }
                 blocks.taken += needed;
                 used.set(self.end, u64::from(blocks.used + blocks.taken));
             }
-            blocks.last = needed;
-            blocks.phase += 1;
+            // The steps after it whose batches need none.
+            let room = (gaps.len() - taken).min(needs.len() - blocks.phase);
+            let later = &needs[blocks.phase + 1..blocks.phase + room];
+            let alike = 1 + later.iter().take_while(|&&needed| needed == 0).count();
+            let passed = self.pass(&mut gaps[taken..taken + alike], &mut line, limit);
+            taken += passed;
+            blocks.last = if passed == 1 { needed } else { 0 };
+            blocks.phase += passed;
             if blocks.phase == needs.len() {
                 blocks.phase = 0;
             }
-            *gap = self.end.since(self.until);
-            self.until = self.end;
-            self.span = line.next_span();
-            self.end = self.end + self.span;
         }
-        gaps.len()
+        taken
+    }
+
+    /// Takes a step for each place in `gaps`, as [`run`](Self::run) does, where none but the first needs blocks.
+    #[inline]
+    fn pass(&mut self, gaps: &mut [Span], line: &mut DecodeLine, limit: Time) -> usize {
+        let (Self { mut until, mut span, mut end }, mut ahead) = (*self, *line);
+        let mut passed = 0;
+        while passed < gaps.len() && end < limit {
+            gaps[passed] = end.since(until);
+            until = end;
+            span = ahead.next_span();
+            end = end + span;
+            passed += 1;
+        }
+        (*self, *line) = (Self { until, span, end }, ahead);
+        passed
     }
 }

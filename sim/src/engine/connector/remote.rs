@@ -27,6 +27,11 @@ impl<P: Pool> Engine<P> {
         self
     }
 
+    /// Whether it has such a connection.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connector.is_some()
+    }
+
     /// Requests that hold blocks and do not run: their KV is arriving or has arrived. In queue order.
     pub fn holding(&self) -> impl Iterator<Item = RequestId> + '_ {
         self.holding.iter().map(|slot| self.requests[slot as usize].request.id)
