@@ -307,6 +307,25 @@ fn ids(batch: &Batch) -> Vec<u64> {
     batch.scheduled.iter().map(|part| part.id.0).collect()
 }
 
+/// The gauge `num_requests_waiting` is set from the scheduler's queues with a step's result; a request that came
+/// during the step is still in the engine core's input queue then (v1/engine/core.py, `run_busy_loop`).
+#[test]
+fn a_request_waits_for_the_metrics_from_when_the_scheduler_first_sees_it() {
+    let mut engine: Engine = Engine::new(EngineConfig { max_num_seqs: 1, ..roomy_engine() });
+    let mut batch = Batch::default();
+    engine.add(engine_request(0, 20, 3));
+    engine.schedule(&mut batch);
+    let waiting = engine.add(engine_request(1, 20, 3));
+    let gone = engine.add(engine_request(2, 20, 3));
+    assert_eq!((engine.num_waiting(), engine.num_waiting_seen()), (2, 0), "they came during the step");
+    engine.abort(gone);
+    assert_eq!((engine.num_waiting(), engine.num_waiting_seen()), (1, 0));
+    engine.schedule(&mut batch);
+    assert_eq!((engine.num_waiting(), engine.num_waiting_seen()), (1, 1), "no slot is free for it");
+    engine.abort(waiting);
+    assert_eq!((engine.num_waiting(), engine.num_waiting_seen()), (0, 0));
+}
+
 /// `Scheduler.finish_requests` frees an aborted request's blocks at once, whatever the GPU still does with them;
 /// `update_from_output` then skips what it no longer knows.
 #[test]

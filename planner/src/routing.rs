@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use forerun_policies::epp::config::{Config, LoadOptions, Upstream};
-use forerun_policies::epp::{EppRouter, Options, ProducerOrder, TieRule};
+use forerun_policies::epp::{EppRouter, Options, ProducerOrder, SCRAPE_MIN, TieRule};
 use forerun_policies::{PRESETS, Preset};
 use forerun_sim::router::Router;
+use forerun_sim::time::Span;
+use forerun_workloads::units::Duration;
 
 use crate::error::{InputError, hint};
 use crate::scenario::{ProducerOrderSpec, RouterSpec, TieRuleSpec, UpstreamSpec};
@@ -17,6 +19,9 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Most replicas of an endpoint picker: each keeps indexes of its own.
 const REPLICAS_MAX: u32 = 64;
+
+/// Longest interval between scrapes: a longer one would be a mistake.
+const SCRAPE_MAX: Span = Span::from_secs(3600);
 
 /// The routing policy of a run.
 #[derive(Clone, Debug)]
@@ -72,6 +77,7 @@ impl Routing {
             ("replicas", spec.replicas.is_some()),
             ("tie_rule", spec.tie_rule.is_some()),
             ("producer_order", spec.producer_order.is_some()),
+            ("refresh_metrics_interval", spec.refresh_metrics_interval.is_some()),
         ];
         let Some((key, _)) = given.into_iter().find(|(_, is_given)| *is_given) else { return Ok(self) };
         let name = self.name().to_owned();
@@ -86,8 +92,16 @@ impl Routing {
                 "`router.replicas` is {replicas}: it is a number from 1 to {REPLICAS_MAX}"
             )));
         }
+        let scrape = spec.refresh_metrics_interval.map_or(SCRAPE_MIN, |interval| interval.0);
+        if !(SCRAPE_MIN..=SCRAPE_MAX).contains(&scrape) {
+            return Err(InputError::new(format!(
+                "`router.refresh_metrics_interval` is {}: 50ms, below which the endpoint picker does not go, to 1h are possible",
+                Duration(scrape)
+            )));
+        }
         let options = Options {
             seed: 0,
+            scrape,
             tie_rule: match spec.tie_rule {
                 Some(TieRuleSpec::Rotate) => TieRule::Rotate,
                 Some(TieRuleSpec::Shuffle) | None => TieRule::Shuffle,

@@ -253,7 +253,7 @@ impl<P: Pool> Replica<P> {
     pub(crate) fn publish(&mut self) {
         let pool = self.engine.kv().pool();
         self.published = Some(Published {
-            waiting: self.engine.num_waiting(),
+            waiting: self.engine.num_waiting_seen(),
             running: self.engine.num_running(),
             blocks_used: pool.usable() - pool.free(),
         });

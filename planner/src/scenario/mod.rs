@@ -308,6 +308,9 @@ pub struct RouterSpec {
     /// Which of the endpoint picker's data producers run first (prefix-first).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub producer_order: Option<ProducerOrderSpec>,
+    /// How often the endpoint picker scrapes the endpoints: its flag of that name (50ms).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_metrics_interval: Option<Duration>,
 }
 
 /// How traffic is split: weights of an HTTPRoute, or of an agent that chooses among models.

@@ -31,5 +31,5 @@ pub use in_flight::ProducerOrder;
 pub use pickers::TieRule;
 pub use request::RequestView;
 pub use router::EppRouter;
-pub use scheduler::{Decision, NoEndpoints, Options, ProfileRun, Scheduler};
+pub use scheduler::{Decision, NoEndpoints, Options, ProfileRun, SCRAPE_MIN, Scheduler};
 pub use state::{EndpointInfo, EndpointState, InFlight, Latency, Metrics, Topology};

@@ -18,9 +18,6 @@ use super::scheduler::{Decision, NoEndpoints, Options, Scheduler};
 use super::session::encode_token;
 use super::{EndpointInfo, Metrics, RequestView};
 
-/// How often endpoints are scraped: `--refresh-metrics-interval`, at its minimum by default.
-pub(super) const SCRAPE: Span = Span::from_millis(50);
-
 /// Where the simulated pods are.
 const NAMESPACE: &str = "default";
 
@@ -31,6 +28,8 @@ pub(super) struct Picker {
     precise: Vec<Precise>,
     predictor: Option<Predictor>,
     endpoints: Vec<SimEndpoint>,
+    /// How often endpoints are scraped.
+    scrape: Span,
     /// As of when the scheduler knows the endpoints' metrics.
     scraped: Option<Time>,
     needs_adapters: bool,
@@ -71,6 +70,7 @@ impl Picker {
             precise: precise.collect::<Result<_, _>>()?,
             predictor: has("predicted-latency-producer").then(|| Predictor::new(options.seed)),
             endpoints: Vec::new(),
+            scrape: options.scrape,
             scraped: None,
             needs_adapters: scores("lora-affinity-scorer"),
             placed: FxHashMap::default(),
@@ -82,7 +82,7 @@ impl Picker {
     /// Takes over what the last scrape said, unless that is known already.
     fn refresh(&mut self, now: Time, endpoints: &[Endpoint], adapters: &[Adapters]) {
         let Some(before) = now.as_nanos().checked_sub(1) else { return };
-        let at = Time::from_nanos(before / SCRAPE.as_nanos() * SCRAPE.as_nanos());
+        let at = Time::from_nanos(before / self.scrape.as_nanos() * self.scrape.as_nanos());
         if self.scraped == Some(at) {
             return;
         }

@@ -1,6 +1,6 @@
 //! The endpoint picker as a router of the simulated fleet.
 //!
-//! As upstream: metrics are as old as the last scrape (every 50 ms), a decision is made on what is known when the
+//! As upstream: metrics are as old as the last scrape (every 50 ms by default), a decision is made on what is known when the
 //! request arrives, and what follows from it (counters in flight, index entries) is seen by later decisions only once
 //! the picker has answered.
 
@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 
 use super::config::Config;
 use super::explain::DecisionReport;
-use super::picker::{Picker, SCRAPE};
+use super::picker::Picker;
 use super::scheduler::Options;
 
 /// The replicas of the endpoint picker of one model's pool. They share nothing but what their clients bring back.
@@ -66,7 +66,7 @@ impl EppRouter {
             pickers: Vec::new(),
             model_of: Vec::new(),
             owners: FxHashMap::default(),
-            needs: Needs { scrape: Some(SCRAPE), adapters, feedback: true },
+            needs: Needs { scrape: Some(options.scrape), adapters, feedback: true },
             wanted: None,
             kept: None,
         })

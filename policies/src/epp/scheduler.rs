@@ -1,7 +1,7 @@
 //! The scheduler: one decision from what the router knows.
 
 use forerun_sim::request::RequestId;
-use forerun_sim::time::Time;
+use forerun_sim::time::{Span, Time};
 use serde_json::Value;
 use smallvec::SmallVec;
 
@@ -18,7 +18,7 @@ use super::prefix::{PrefixMatch, PrefixProducer};
 use super::{EndpointInfo, EndpointState, InFlight, Latency, Metrics, RequestView, filters, scorers};
 
 /// What a configuration file leaves open.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The run's seed.
     pub seed: u64,
@@ -26,7 +26,19 @@ pub struct Options {
     pub tie_rule: TieRule,
     /// Which producer runs first.
     pub producer_order: ProducerOrder,
+    /// How often endpoints are scraped: the picker's flag `--refresh-metrics-interval`.
+    pub scrape: Span,
 }
+
+impl Default for Options {
+    fn default() -> Self {
+        let (tie_rule, producer_order) = (TieRule::default(), ProducerOrder::default());
+        Self { seed: 0, tie_rule, producer_order, scrape: SCRAPE_MIN }
+    }
+}
+
+/// The default of `--refresh-metrics-interval`, and the least that upstream takes for it.
+pub const SCRAPE_MIN: Span = Span::from_millis(50);
 
 /// Why nothing was picked: "no endpoints available", HTTP 429.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -258,6 +258,9 @@ pub struct Engine<P: Pool = BlockPool> {
     holding: WaitingQueue,
     connector: Option<Connector>,
     arrivals: u64,
+    /// `arrivals` when the scheduler last looked, and how many of those that came since are still here.
+    looked: u64,
+    unseen: u32,
     admissions: u64,
     /// Steps formed and steps whose results are in.
     formed: u64,
@@ -301,6 +304,8 @@ impl<P: Pool> Engine<P> {
             waiting,
             connector: None,
             arrivals: 0,
+            looked: 0,
+            unseen: 0,
             admissions: 0,
             formed: 0,
             updated: 0,
@@ -360,6 +365,7 @@ impl<P: Pool> Engine<P> {
             preemptions: 0,
         };
         self.arrivals += 1;
+        self.unseen += 1;
         let key = entry.key();
         let slot = self.requests.insert(entry) as Slot;
         if let Some(offload) = self.connector.as_mut().and_then(|connector| connector.offload.as_mut()) {
@@ -373,6 +379,7 @@ impl<P: Pool> Engine<P> {
     /// must have been [dissolved](Self::dissolve).
     pub fn abort(&mut self, handle: Handle) {
         let slot = handle.0;
+        self.unseen -= u32::from(self.is_unseen(slot));
         match self.requests[slot as usize].state {
             State::Running => self.leave_running(slot),
             State::Waiting | State::Preempted | State::Loading | State::Loaded => self.leave_queue(slot),
@@ -398,6 +405,18 @@ impl<P: Pool> Engine<P> {
     #[must_use]
     pub fn num_waiting(&self) -> u32 {
         (self.waiting.len() + self.holding.len()) as u32
+    }
+
+    /// Of those that wait, the ones that the scheduler has seen, as vLLM's gauge `num_requests_waiting` counts them:
+    /// it is set with a step's result, and what arrives during a step stays in an input queue until the step is over
+    /// (v1/engine/core.py, `run_busy_loop`).
+    #[must_use]
+    pub fn num_waiting_seen(&self) -> u32 {
+        self.num_waiting() - self.unseen
+    }
+
+    fn is_unseen(&self, slot: Slot) -> bool {
+        self.requests[slot as usize].arrival >= self.looked
     }
 
     /// Running requests, in order of admission.
@@ -433,7 +452,7 @@ impl<P: Pool> Engine<P> {
         self.kv.pool().cached(chain, 0, tokens / block_size) * block_size
     }
 
-    /// The adapters of running and of waiting requests, each once, in order of their first request.
+    /// The adapters of running requests and of those that are seen to wait, each once, in order of their first request.
     pub(crate) fn adapters(&self, running: &mut Vec<Label>, waiting: &mut Vec<Label>) {
         let distinct = |slots: &mut dyn Iterator<Item = Slot>, out: &mut Vec<Label>| {
             out.clear();
@@ -444,7 +463,7 @@ impl<P: Pool> Engine<P> {
             }
         };
         distinct(&mut self.running.iter().copied(), running);
-        distinct(&mut self.waiting.iter(), waiting);
+        distinct(&mut self.waiting.iter().filter(|&slot| !self.is_unseen(slot)), waiting);
     }
 
     /// The distinct adapters of the batch that was just formed, in order of their numbers.

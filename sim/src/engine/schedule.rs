@@ -38,6 +38,7 @@ impl<P: Pool> Engine<P> {
         } else {
             batch.blocked = Some(Cause::EngineQueueKv);
         }
+        (self.looked, self.unseen) = (self.arrivals, 0);
         self.account(batch);
         self.plan_transfers(batch);
         debug_assert!(batch.tokens() <= self.config.max_num_batched_tokens, "a step stays within its budget");
