@@ -160,6 +160,10 @@ fn an_unknown_name_is_told_the_nearest_known_one() {
         ("router: {replicas: 2}", &["`router.replicas` belongs to an endpoint picker"]),
         ("router: {preset: llm-d-default, replicas: 0}", &["`router.replicas` is 0", "from 1 to 64"]),
         ("router: {preset: llm-d-default, tie_rule: fair}", &["`fair`"]),
+        (
+            "router: {preset: llm-d-default, refresh_metrics_interval: 10ms}",
+            &["`router.refresh_metrics_interval` is 10ms", "50ms"],
+        ),
         ("split: {by: session}", &["missing field `weights`"]),
         ("split: {weights: {pool: 1}}", &["leaves nothing to split"]),
         ("split: {weights: {pool: 1, other: 1}}", &["`split.weights.other` is neither a pool nor a model"]),

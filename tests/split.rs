@@ -135,6 +135,23 @@ fn pickers_that_know_nothing_of_each_other_choose_the_same_pod() {
 }
 
 #[test]
+fn a_picker_that_scrapes_seldom_sends_to_a_pod_that_has_long_been_taken() {
+    let epp = COUNTING.replace("active-request-scorer", "kv-cache-utilization-scorer");
+    // The first request's KV is there from its first step on; the second comes a second after it.
+    let second_goes_elsewhere = |interval: &str| {
+        let folder = Folder::with_scenario(&format!(
+            "workload: {{trace: trace.csv}}\npools: [{{replicas: 2}}]\nrouter: {{epp: epp.yaml, tie_rule: rotate, replicas: 2, refresh_metrics_interval: {interval}}}\n"
+        ));
+        folder.write("epp.yaml", &epp);
+        folder.write("trace.csv", "arrival_s,input_tokens,output_tokens\n0.1,4000,400\n1.1,4000,400\n");
+        let outcomes = folder.scenario_outcomes();
+        outcomes[0].text("replica") != outcomes[1].text("replica")
+    };
+    assert!(second_goes_elsewhere("50ms"));
+    assert!(!second_goes_elsewhere("10s"), "each of the two pickers still begins with the first pod");
+}
+
+#[test]
 fn the_order_of_producers_says_whether_scorers_see_uncached_or_whole_prompts() {
     let epp = COUNTING
         .replace(
