@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
+use forerun_planner::error::InputError;
+use forerun_planner::ladder::{self, Ladder};
 use forerun_planner::served::trust;
 use forerun_planner::validate::{Options, report, update, validate, write};
 
@@ -16,7 +19,7 @@ pub(crate) struct Args {
     /// Folder with kernel tables; without it only the catalog's closed forms are validated.
     #[arg(long, value_name = "DIR")]
     silicon: Option<PathBuf>,
-    /// Only this server, or one of its loads: `vllm-qwen3-14b-h100/agg_8rps`.
+    /// Only this server, one of its loads (`vllm-qwen3-14b-h100/agg_8rps`), or `llm-d-policy-ladder`.
     #[arg(long, value_name = "SERVER")]
     only: Option<String>,
     /// Write the report (servers.md) and charts of the distributions into this folder.
@@ -32,6 +35,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.only.as_deref() == Some(ladder::FOLDER) {
+        return run_ladder(args);
+    }
     let options =
         Options { folder: &args.folder, silicon: args.silicon.as_deref(), only: args.only.as_deref() };
     let all = validate(&options)?;
@@ -45,5 +51,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         trust::write(&trust::models(&all)?, path)?;
     }
     print(&report(&all))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// llm-d's ladder of policies is no server with loads: its report and its place in a document are its own.
+fn run_ladder(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.out.is_some() || args.errors.is_some() {
+        bail!(InputError::new("the ladder has neither `--out` nor `--errors`: use `--update FILE`"));
+    }
+    let ladder = Ladder::climb(&args.folder)?;
+    if let Some(document) = &args.update {
+        ladder.update(document)?;
+    }
+    print(&ladder.report(""))?;
     Ok(ExitCode::SUCCESS)
 }

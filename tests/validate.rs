@@ -98,3 +98,29 @@ fn wrong_folders_and_measurements_are_refused_in_one_line() {
         assert!(stderr.contains(part) && stderr.trim_end().lines().count() == 1, "{args:?}: {stderr}");
     }
 }
+
+#[test]
+fn a_ladder_that_is_not_the_published_one_is_refused_in_one_line() {
+    let cases = [
+        ("qps,policy\n3,load-scheduling\n", "missing field `output_tok_s`"),
+        ("qps,policy,output_tok_s,ttft_mean_s\n3,kv-scheduling,1,1\n", "`kv-scheduling` is no policy"),
+        (
+            "qps,policy,output_tok_s,ttft_mean_s\n3,load-scheduling,0,1\n",
+            "of load at 3 requests/s is not positive",
+        ),
+        (
+            "qps,policy,output_tok_s,ttft_mean_s\n3,load-scheduling,1,1\n",
+            "the rates of precise are not those",
+        ),
+    ];
+    for (text, part) in cases {
+        let folder = Folder::new();
+        std::fs::create_dir_all(folder.path("published/llm-d-policy-ladder")).unwrap();
+        folder.write("published/llm-d-policy-ladder/policy-comparison-73pct.csv", text);
+        let run = folder.run(&["validate", "published", "--only", "llm-d-policy-ladder"]);
+        assert_eq!(run.code, Some(2));
+        assert!(run.stderr.contains(part) && run.stderr.lines().count() == 1, "{}", run.stderr);
+    }
+    let run = Folder::new().run(&["validate", ".", "--only", "llm-d-policy-ladder"]);
+    assert_eq!((run.code, run.stderr.lines().count()), (Some(2), 1), "{}", run.stderr);
+}

@@ -7,6 +7,7 @@ mod golden;
 mod router;
 mod router_state;
 mod static_times;
+mod validation_ladder;
 mod validation_measures;
 mod validation_served;
 
@@ -35,6 +36,7 @@ fn main() {
             .flat_map(|kind| router_trials(&shared.join("golden/router"), kind)),
     );
     trials.extend(routers(&shared.join("golden/router")));
+    trials.extend(validation_ladder::trials(&shared.join("groundtruth")));
     trials.extend(static_times::trials(&shared));
     trials.extend(validation_served::trials(&shared.join("groundtruth")));
     libtest_mimic::run(&Arguments::from_args(), trials).exit();

@@ -45,6 +45,7 @@ mod forms;
 pub mod gate;
 mod hardware;
 mod kv;
+pub mod ladder;
 pub mod lint;
 mod lora;
 mod markers;
