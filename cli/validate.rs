@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use forerun_planner::error::InputError;
-use forerun_planner::ladder::{self, Ladder};
+use forerun_planner::ladder;
+use forerun_planner::ladder::policies::Ladder;
+use forerun_planner::ladder::tiers::Tiers;
 use forerun_planner::served::trust;
 use forerun_planner::validate::{Options, report, update, validate, write};
 
@@ -54,15 +56,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// llm-d's ladder of policies is no server with loads: its report and its place in a document are its own.
+/// llm-d's ladders are no servers with loads: their reports and places in a document are their own.
 fn run_ladder(args: &Args) -> anyhow::Result<ExitCode> {
     if args.out.is_some() || args.errors.is_some() {
-        bail!(InputError::new("the ladder has neither `--out` nor `--errors`: use `--update FILE`"));
+        bail!(InputError::new("the ladders have neither `--out` nor `--errors`: use `--update FILE`"));
     }
-    let ladder = Ladder::climb(&args.folder)?;
+    let (policies, tiers) = (Ladder::climb(&args.folder)?, Tiers::climb(&args.folder)?);
     if let Some(document) = &args.update {
-        ladder.update(document)?;
+        policies.update(document)?;
+        tiers.update(document)?;
     }
-    print(&ladder.report(""))?;
+    print(&format!("{}\n{}", policies.report(""), tiers.report()))?;
     Ok(ExitCode::SUCCESS)
 }

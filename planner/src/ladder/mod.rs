@@ -1,20 +1,16 @@
-//! The simulator against a published ladder of request rates: llm-d's comparison of four routing policies on 8 pods
-//! of 2 H100 with Qwen3-32B (`policy-comparison-73pct.csv`, with the benchmark's and the policies' configurations in
-//! `73-capacity.md` beside it).
+//! The simulator against published ladders of request rates, on 8 pods of 2 H100 with Qwen3-32B: llm-d's comparison of four
+//! routing policies ([`policies`]), and its test of a tier of host memory ([`tiers`]).
 //!
-//! Two readings of the publication are simulated. The first takes it at its word and fits no more than the step
-//! times. The second adds what the published figures themselves say of the set-up: how long a request is on its way
-//! to an idle engine, how old the metrics are that the pickers decide on, how many requests were in flight at most.
+//! Both are simulated with the same step times. They were fitted on one policy of the first; nothing of the second was
+//! looked at for them.
 
-mod chart;
-mod published;
-mod render;
+pub mod policies;
+pub mod tiers;
 mod traffic;
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use rayon::prelude::*;
 use serde_json::json;
 
 use crate::assemble::assemble;
@@ -23,184 +19,26 @@ use crate::markers;
 use crate::scenario::overrides::Override;
 use crate::scenario::read::{Origin, read};
 use crate::served::replay;
-use published::Published;
-use traffic::{Request, STAGES};
+use traffic::{Request, Traffic};
 
-/// The folder's name, and that of the figures in it.
+/// The folder of the published figures.
 pub const FOLDER: &str = "llm-d-policy-ladder";
-const FIGURES: &str = "policy-comparison-73pct.csv";
 
-/// From this rate on the policies are ranked, requests/s: below, no pod is short of anything.
-const RANKED_FROM: f64 = 20.0;
-/// Published figures that differ by less are not ranked.
-const RANKED_GAP: f64 = 0.2;
-/// Draws of users and arrivals over which simulated figures are averaged; one was published.
-const DRAWS: u64 = 5;
 /// The mean TTFT has collapsed where it is so many times that of the lowest rate.
 const COLLAPSED: f64 = 5.0;
 
-/// A policy and its configuration.
-#[derive(Debug)]
-pub struct Policy {
-    /// Its name in the publication, without `-scheduling`.
-    pub name: &'static str,
-    epp: &'static str,
-}
+/// From the picker to the engine: at the lowest rates published TTFTs are so much longer than what is computed.
+const API_SERVER: &str = "200ms";
 
-/// The policies, best first.
-pub const POLICIES: [Policy; 4] = [
-    Policy { name: "precise", epp: include_str!("../../ladder/precise.yaml") },
-    Policy { name: "estimated", epp: include_str!("../../ladder/estimated.yaml") },
-    Policy { name: "random", epp: include_str!("../../ladder/random.yaml") },
-    Policy { name: "load", epp: include_str!("../../ladder/load.yaml") },
-];
-
-const FLEET: &str = include_str!("../../ladder/fleet.yaml");
-
-/// How the publication is read.
-#[derive(Clone, Copy, Debug)]
-pub struct Reading {
-    /// What a reader calls it.
-    pub name: &'static str,
-    /// From the picker to the engine, milliseconds; the simulator's default where none is given.
-    api_server_ms: Option<u32>,
-    /// How old metrics get, milliseconds; the picker's default where none is given.
-    metrics_ms: Option<u32>,
-    /// Most requests in flight; more are refused.
-    in_flight_max: Option<usize>,
-}
-
-/// At its word, and with what its figures say.
-pub const READINGS: [Reading; 2] = [
-    Reading { name: "step times", api_server_ms: None, metrics_ms: None, in_flight_max: None },
-    Reading {
-        name: "step times, delay, age of metrics and limit",
-        api_server_ms: Some(200),
-        metrics_ms: Some(1000),
-        // The default `max_requests` of Envoy's circuit breaker.
-        in_flight_max: Some(1024),
-    },
-];
-
-/// Figures of a policy at one rate.
+/// Figures of one rung.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figures {
     /// Requests/s.
     pub rate: f64,
-    /// Output tokens of the rung's requests over its length and drain.
+    /// Tokens of the rung's requests over its length and drain: those of the output, or of prompts and output.
     pub tokens_per_s: f64,
     /// Seconds.
     pub ttft_mean_s: f64,
-}
-
-/// What came of one reading.
-#[derive(Clone, Debug)]
-pub struct Climbed {
-    /// How the publication was read.
-    pub reading: Reading,
-    /// By policy, in the order of [`POLICIES`], then by rate.
-    pub simulated: Vec<Vec<Figures>>,
-}
-
-/// The ladder as it was published and as it is simulated.
-#[derive(Clone, Debug)]
-pub struct Ladder {
-    /// By policy, in the order of [`POLICIES`], then by rate.
-    pub published: Vec<Vec<Figures>>,
-    /// In the order of [`READINGS`].
-    pub climbed: Vec<Climbed>,
-}
-
-/// Pairs of policies whose published figures differ, and how many of them rank as published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ranks {
-    /// All pairs, at all rates.
-    pub pairs: usize,
-    /// Those in the same order.
-    pub right: usize,
-}
-
-impl Ladder {
-    /// Simulates every policy under every reading.
-    ///
-    /// # Errors
-    /// When the published figures cannot be read.
-    pub fn climb(folder: &Path) -> Result<Self, Error> {
-        let Published { figures: published } = Published::read(&folder.join(FOLDER).join(FIGURES))?;
-        let policies =
-            READINGS.iter().flat_map(|reading| POLICIES.iter().map(move |policy| (reading, policy)));
-        let runs: Vec<_> = policies.flat_map(|run| (1..=DRAWS).map(move |draw| (run, draw))).collect();
-        let simulated: Result<Vec<_>, Error> =
-            runs.par_iter().map(|((reading, policy), draw)| simulate(reading, policy, *draw)).collect();
-        let simulated = simulated?;
-        let mut means = simulated.chunks(DRAWS as usize).map(mean);
-        let climbed = READINGS
-            .map(|reading| Climbed { reading, simulated: means.by_ref().take(POLICIES.len()).collect() });
-        Ok(Self { published, climbed: climbed.into() })
-    }
-
-    /// How the policies rank by `figure` at the rates that count.
-    #[must_use]
-    pub fn ranks(&self, climbed: &Climbed, figure: fn(&Figures) -> f64) -> Ranks {
-        let mut ranks = Ranks::default();
-        for rung in 0..self.published[0].len() {
-            let at = |all: &[Vec<Figures>], policy: usize| figure(&all[policy][rung]);
-            for (one, other) in pairs() {
-                let published = at(&self.published, one) / at(&self.published, other);
-                let differ = published.max(1.0 / published) > 1.0 + RANKED_GAP;
-                if differ && self.published[0][rung].rate >= RANKED_FROM {
-                    let simulated = at(&climbed.simulated, one) / at(&climbed.simulated, other);
-                    ranks.pairs += 1;
-                    ranks.right += usize::from((simulated > 1.0) == (published > 1.0));
-                }
-            }
-        }
-        ranks
-    }
-
-    /// How far the output rate of the highest rung is off, by policy.
-    #[must_use]
-    pub fn top_errors(&self, climbed: &Climbed) -> Vec<f64> {
-        let top = |all: &[Figures]| all.last().map_or(f64::NAN, |figures| figures.tokens_per_s);
-        self.published.iter().zip(&climbed.simulated).map(|(p, s)| top(s) / top(p) - 1.0).collect()
-    }
-
-    /// How many rungs later than published the mean TTFT collapses, by policy; none where only one of the two does.
-    #[must_use]
-    pub fn collapse_offsets(&self, climbed: &Climbed) -> Vec<Option<i64>> {
-        let offset = |(published, simulated): (&Vec<Figures>, &Vec<Figures>)| match (
-            collapse(published),
-            collapse(simulated),
-        ) {
-            (Some(published), Some(simulated)) => Some(simulated as i64 - published as i64),
-            (None, None) => Some(0),
-            _ => None,
-        };
-        self.published.iter().zip(&climbed.simulated).map(offset).collect()
-    }
-
-    /// The report, for `docs/validation.md`; its chart begins with `charts_at`.
-    #[must_use]
-    pub fn report(&self, charts_at: &str) -> String {
-        render::markdown(self, charts_at)
-    }
-
-    /// Puts the report between the markers of a document, and its chart into the folder beside it that has its name.
-    ///
-    /// # Errors
-    /// When the document has no markers, or cannot be written.
-    pub fn update(&self, document: &Path) -> Result<(), Error> {
-        let folder = document.with_extension("");
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        markers::replace(document, "forerun validate: ladder", &self.report(&format!("{name}/")))?;
-        self.write_chart(&folder)
-    }
-
-    fn write_chart(&self, folder: &Path) -> Result<(), Error> {
-        std::fs::create_dir_all(folder)
-            .map_err(|e| InputError::new(format!("{}: cannot be made: {e}", folder.display())))?;
-        Ok(markers::write(&folder.join(render::CHART), &chart::ladder(self)?)?)
-    }
 }
 
 /// The rung at which the mean TTFT has collapsed.
@@ -209,47 +47,54 @@ fn collapse(figures: &[Figures]) -> Option<usize> {
     figures.iter().position(|at| at.ttft_mean_s > COLLAPSED * light)
 }
 
-fn pairs() -> impl Iterator<Item = (usize, usize)> {
-    (0..POLICIES.len()).flat_map(|one| (one + 1..POLICIES.len()).map(move |other| (one, other)))
-}
-
-/// Figures averaged over draws, rung by rung.
-fn mean(draws: &[Vec<Figures>]) -> Vec<Figures> {
-    let over = |rung: usize, figure: fn(&Figures) -> f64| {
-        draws.iter().map(|draw| figure(&draw[rung])).sum::<f64>() / draws.len() as f64
-    };
-    let at = |rung: usize| Figures {
-        rate: draws[0][rung].rate,
-        tokens_per_s: over(rung, |at| at.tokens_per_s),
-        ttft_mean_s: over(rung, |at| at.ttft_mean_s),
-    };
-    (0..draws[0].len()).map(at).collect()
-}
-
-/// One policy on all rungs.
-fn simulate(reading: &Reading, policy: &Policy, draw: u64) -> Result<Vec<Figures>, Error> {
-    let scratch = tempfile::tempdir().map_err(|e| InputError::new(format!("temporary files: {e}")))?;
-    let requests = traffic::requests(draw, reading.in_flight_max);
-    let path = |name: &str| scratch.path().join(name);
-    markers::write(&path("fleet.yaml"), FLEET)?;
-    markers::write(&path("epp.yaml"), policy.epp)?;
-    markers::write(&path("ladder.jsonl"), &traffic::trace(&requests))?;
-    let mut overrides =
-        vec![Override::new("router.epp", json!("epp.yaml")), Override::new("run.seed", json!(draw))];
-    let milliseconds = |value: u32| json!(format!("{value}ms"));
-    overrides.extend(reading.api_server_ms.map(|ms| Override::new("overhead.api_server", milliseconds(ms))));
-    overrides.extend(
-        reading.metrics_ms.map(|ms| Override::new("router.refresh_metrics_interval", milliseconds(ms))),
-    );
-    let assembled = assemble(&read(Origin::File(&path("fleet.yaml")), &overrides)?)?;
-    let simulated = replay::simulate(&assembled, &mut |_| ControlFlow::Continue(()))?;
-    let mut rungs = vec![Rung::default(); STAGES.len()];
-    for (place, times) in simulated.requests {
-        let Request { stage, .. } = requests[place as usize];
-        rungs[stage].add(times.last_s, times.first_s.unwrap_or(times.last_s) - times.arrival_s);
+/// How many rungs later than published the mean TTFT collapses; none where only one of the two does.
+fn collapse_offset(published: &[Figures], simulated: &[Figures]) -> Option<i64> {
+    match (collapse(published), collapse(simulated)) {
+        (Some(published), Some(simulated)) => Some(simulated as i64 - published as i64),
+        (None, None) => Some(0),
+        _ => None,
     }
-    // The first stage warms the caches up and was not published.
-    Ok((1..STAGES.len()).map(|stage| rungs[stage].figures(stage)).collect())
+}
+
+/// One climb: a fleet behind a picker under the requests of a draw.
+struct Climb<'a> {
+    traffic: &'a Traffic,
+    fleet: &'a str,
+    epp: &'a str,
+    draw: u64,
+    in_flight_max: Option<usize>,
+    /// Tokens of a request that count.
+    tokens: u32,
+    overrides: Vec<Override>,
+}
+
+impl Climb<'_> {
+    /// Figures by stage.
+    fn simulate(self) -> Result<Vec<Figures>, Error> {
+        let scratch = tempfile::tempdir().map_err(|e| InputError::new(format!("temporary files: {e}")))?;
+        let requests = self.traffic.requests(self.draw, self.in_flight_max);
+        let path = |name: &str| scratch.path().join(name);
+        markers::write(&path("fleet.yaml"), self.fleet)?;
+        markers::write(&path("epp.yaml"), self.epp)?;
+        markers::write(&path("ladder.jsonl"), &self.traffic.trace(&requests))?;
+        let mut overrides = self.overrides;
+        overrides.push(Override::new("router.epp", json!("epp.yaml")));
+        overrides.push(Override::new("run.seed", json!(self.draw)));
+        let assembled = assemble(&read(Origin::File(&path("fleet.yaml")), &overrides)?)?;
+        let simulated = replay::simulate(&assembled, &mut |_| ControlFlow::Continue(()))?;
+        let mut rungs = vec![Rung::default(); self.traffic.stages.len()];
+        for (place, times) in simulated.requests {
+            let Request { stage, .. } = requests[place as usize];
+            rungs[stage].add(times.last_s, times.first_s.unwrap_or(times.last_s) - times.arrival_s);
+        }
+        let figures = |(stage, rung): (usize, &Rung)| Figures {
+            rate: f64::from(self.traffic.stages[stage].rate),
+            tokens_per_s: f64::from(rung.requests) * f64::from(self.tokens)
+                / (rung.last_s - self.traffic.start_s(stage)),
+            ttft_mean_s: rung.ttft_s / f64::from(rung.requests),
+        };
+        Ok(rungs.iter().enumerate().map(figures).collect())
+    }
 }
 
 /// What came of a rung's requests so far.
@@ -266,16 +111,39 @@ impl Rung {
         self.last_s = self.last_s.max(last_s);
         self.ttft_s += ttft_s;
     }
+}
 
-    fn figures(&self, stage: usize) -> Figures {
-        let requests = f64::from(self.requests);
-        Figures {
-            rate: f64::from(STAGES[stage].rate),
-            tokens_per_s: requests * f64::from(traffic::OUTPUT_TOKENS)
-                / (self.last_s - traffic::start_s(stage)),
-            ttft_mean_s: self.ttft_s / requests,
+/// Figures averaged over draws, rung by rung.
+fn mean(draws: &[Vec<Figures>]) -> Vec<Figures> {
+    let over = |rung: usize, figure: fn(&Figures) -> f64| {
+        draws.iter().map(|draw| figure(&draw[rung])).sum::<f64>() / draws.len() as f64
+    };
+    let at = |rung: usize| Figures {
+        rate: draws[0][rung].rate,
+        tokens_per_s: over(rung, |at| at.tokens_per_s),
+        ttft_mean_s: over(rung, |at| at.ttft_mean_s),
+    };
+    (0..draws[0].len()).map(at).collect()
+}
+
+/// Sorts published figures by rate, and checks that they are positive and those of the stages.
+fn checked(mut figures: Vec<Figures>, stages: &[traffic::Stage], what: &str) -> Result<Vec<Figures>, String> {
+    for at in &figures {
+        if ![at.rate, at.tokens_per_s, at.ttft_mean_s].iter().all(|value| value.is_finite() && *value > 0.0) {
+            return Err(format!("a figure of {what} at {} requests/s is not positive", at.rate));
         }
     }
+    figures.sort_by(|one, other| one.rate.total_cmp(&other.rate));
+    if !figures.iter().map(|at| at.rate).eq(stages.iter().map(|stage| f64::from(stage.rate))) {
+        return Err(format!("the rates of {what} are not those of the ladder's stages"));
+    }
+    Ok(figures)
+}
+
+/// Rows of a published table.
+fn rows<R: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<R>, InputError> {
+    let rows = csv::Reader::from_path(path).and_then(|reader| reader.into_deserialize().collect());
+    rows.map_err(|e| InputError::new(format!("{}: {e}", path.display())))
 }
 
 #[cfg(test)]
@@ -283,17 +151,7 @@ mod tests {
     use super::*;
 
     fn line(ttfts: &[f64]) -> Vec<Figures> {
-        let at = |(rung, &ttft_mean_s): (usize, &f64)| Figures {
-            rate: 20.0 + rung as f64,
-            tokens_per_s: 100.0 * ttft_mean_s,
-            ttft_mean_s,
-        };
-        ttfts.iter().enumerate().map(at).collect()
-    }
-
-    fn ladder(published: [&[f64]; 4], simulated: [&[f64]; 4]) -> Ladder {
-        let climbed = Climbed { reading: READINGS[0], simulated: simulated.map(line).into() };
-        Ladder { published: published.map(line).into(), climbed: vec![climbed] }
+        ttfts.iter().map(|&ttft_mean_s| Figures { rate: 1.0, tokens_per_s: 1.0, ttft_mean_s }).collect()
     }
 
     #[test]
@@ -303,27 +161,10 @@ mod tests {
     }
 
     #[test]
-    fn only_pairs_that_differ_are_ranked() {
-        let ladder = ladder([&[1.0], &[1.1], &[2.0], &[4.0]], [&[1.0], &[0.9], &[3.0], &[2.0]]);
-        let ranks = ladder.ranks(&ladder.climbed[0], |figures| figures.ttft_mean_s);
-        assert_eq!(
-            ranks,
-            Ranks { pairs: 5, right: 4 },
-            "1.0 and 1.1 are equals; the last two changed places"
-        );
-    }
-
-    #[test]
     fn a_collapse_that_only_one_side_has_is_no_offset() {
-        let ladder = ladder(
-            [&[1.0, 1.0, 9.0], &[1.0, 9.0, 9.0], &[1.0, 1.0, 1.0], &[1.0, 1.0, 9.0]],
-            [&[1.0, 9.0, 9.0], &[1.0, 9.0, 9.0], &[1.0, 1.0, 1.0], &[1.0, 1.0, 1.0]],
-        );
-        assert_eq!(ladder.collapse_offsets(&ladder.climbed[0]), [Some(-1), Some(0), Some(0), None]);
-        let top = ladder.top_errors(&ladder.climbed[0]);
-        assert_eq!(
-            top.iter().map(|error| (error * 100.0).round()).collect::<Vec<_>>(),
-            [0.0, 0.0, 0.0, -89.0]
-        );
+        let (early, late, never) = (line(&[1.0, 9.0, 9.0]), line(&[1.0, 1.0, 9.0]), line(&[1.0, 1.0, 1.0]));
+        assert_eq!(collapse_offset(&late, &early), Some(-1));
+        assert_eq!(collapse_offset(&never, &never), Some(0));
+        assert_eq!(collapse_offset(&late, &never), None);
     }
 }

@@ -199,6 +199,8 @@ impl<P: Pool> Replica<P> {
         self.totals.busy += now.until.saturating_since(busy_from);
         if let Some(published) = self.published.as_mut().filter(|_| steps > 0) {
             published.blocks_used = blocks.published();
+            // What came before the first of them is seen by now.
+            published.waiting = self.engine.num_waiting_seen();
         }
         self.skip_quiet(steps, blocks.taken, (now.span, now.end));
         steps

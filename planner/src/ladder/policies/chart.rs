@@ -3,8 +3,9 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{Figures, Ladder, POLICIES};
+use super::{Ladder, POLICIES};
 use crate::error::Error;
+use crate::ladder::Figures;
 
 /// Two panels for each reading, side by side.
 const SIZE: (u32, u32) = (1080, 720);

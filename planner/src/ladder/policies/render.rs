@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Climbed, Figures, Ladder, POLICIES, Ranks};
+use super::{Climbed, Ladder, POLICIES, Ranks};
+use crate::ladder::Figures;
 
 /// The chart's name.
 pub(super) const CHART: &str = "llm-d-policy-ladder.svg";
