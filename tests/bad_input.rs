@@ -164,6 +164,7 @@ fn an_unknown_name_is_told_the_nearest_known_one() {
             "router: {preset: llm-d-default, refresh_metrics_interval: 10ms}",
             &["`router.refresh_metrics_interval` is 10ms", "50ms"],
         ),
+        ("router: {preset: llm-d-default, kv_event_delay: 1h}", &["`router.kv_event_delay` is 1h", "1min"]),
         ("split: {by: session}", &["missing field `weights`"]),
         ("split: {weights: {pool: 1}}", &["leaves nothing to split"]),
         ("split: {weights: {pool: 1, other: 1}}", &["`split.weights.other` is neither a pool nor a model"]),

@@ -26,7 +26,7 @@ pub(crate) struct Curious {
 
 impl Router for Curious {
     fn needs(&self) -> Needs {
-        Needs { scrape: Some(ns(70_000)), adapters: true, feedback: true }
+        Needs { scrape: Some(ns(70_000)), adapters: true, kv_events: Some(ns(20_000)), feedback: true }
     }
 
     fn start(&mut self, endpoints: &[EndpointInfo]) {

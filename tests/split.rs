@@ -151,6 +151,39 @@ fn a_picker_that_scrapes_seldom_sends_to_a_pod_that_has_long_been_taken() {
     assert!(!second_goes_elsewhere("10s"), "each of the two pickers still begins with the first pod");
 }
 
+/// A precise index that believes nothing before the pod says so.
+const PRECISE: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: token-producer, parameters: {modelName: m, vllm: {url: 'http://render:8000'}}}
+- {type: precise-prefix-cache-producer}
+- {type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: precise-prefix-cache-producer}}
+- {type: max-score-picker}
+schedulingProfiles:
+- name: default
+  plugins: [{pluginRef: prefix-cache-scorer}, {pluginRef: max-score-picker}]
+";
+
+#[test]
+fn a_precise_index_knows_a_prompt_when_the_step_that_computes_it_has_ended_and_its_events_have_come() {
+    // 8,000 tokens take a step of more than 100 ms; equals are taken in turn.
+    let finds_it = |after: &str, delay: &str| {
+        let folder = Folder::with_scenario(&format!(
+            "workload: {{trace: trace.csv}}\npools: [{{replicas: 2}}]\nrouter: {{epp: epp.yaml, tie_rule: rotate, kv_event_delay: {delay}}}\n"
+        ));
+        folder.write("epp.yaml", PRECISE);
+        let header = "arrival_s,input_tokens,output_tokens,prefix_group,prefix_tokens";
+        folder.write("trace.csv", format!("{header}\n0,8000,5,g,7000\n{after},7100,5,g,7000\n"));
+        let outcomes = folder.scenario_outcomes();
+        outcomes[0].text("replica") == outcomes[1].text("replica")
+    };
+    assert!(!finds_it("0.1", "0"), "its blocks are registered, and no event has told");
+    assert!(finds_it("0.5", "0"));
+    assert!(!finds_it("0.5", "2s"), "the events are on their way");
+    assert!(finds_it("5", "2s"));
+}
+
 #[test]
 fn the_order_of_producers_says_whether_scorers_see_uncached_or_whole_prompts() {
     let epp = COUNTING

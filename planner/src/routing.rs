@@ -23,6 +23,9 @@ const REPLICAS_MAX: u32 = 64;
 /// Longest interval between scrapes: a longer one would be a mistake.
 const SCRAPE_MAX: Span = Span::from_secs(3600);
 
+/// Longest delay of KV events: a longer one would be a mistake.
+const KV_EVENT_DELAY_MAX: Span = Span::from_secs(60);
+
 /// The routing policy of a run.
 #[derive(Clone, Debug)]
 pub enum Routing {
@@ -78,6 +81,7 @@ impl Routing {
             ("tie_rule", spec.tie_rule.is_some()),
             ("producer_order", spec.producer_order.is_some()),
             ("refresh_metrics_interval", spec.refresh_metrics_interval.is_some()),
+            ("kv_event_delay", spec.kv_event_delay.is_some()),
         ];
         let Some((key, _)) = given.into_iter().find(|(_, is_given)| *is_given) else { return Ok(self) };
         let name = self.name().to_owned();
@@ -99,9 +103,17 @@ impl Routing {
                 Duration(scrape)
             )));
         }
+        let kv_event_delay = spec.kv_event_delay.map_or(Span::ZERO, |delay| delay.0);
+        if kv_event_delay > KV_EVENT_DELAY_MAX {
+            return Err(InputError::new(format!(
+                "`router.kv_event_delay` is {}: at most 1min is possible",
+                Duration(kv_event_delay)
+            )));
+        }
         let options = Options {
             seed: 0,
             scrape,
+            kv_event_delay,
             tie_rule: match spec.tie_rule {
                 Some(TieRuleSpec::Rotate) => TieRule::Rotate,
                 Some(TieRuleSpec::Shuffle) | None => TieRule::Shuffle,

@@ -154,6 +154,21 @@ impl Prompt {
         self.segments.iter().any(|segment| segment.content.is_generated())
     }
 
+    /// Leading tokens that two prompts have in common.
+    #[must_use]
+    pub fn common_tokens(&self, other: &Self) -> u32 {
+        let mut common = 0;
+        for (own, others) in self.segments.iter().zip(&other.segments) {
+            if own.content == others.content {
+                common += own.tokens.min(others.tokens);
+            }
+            if own != others {
+                break;
+            }
+        }
+        common
+    }
+
     /// The segments in order.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {

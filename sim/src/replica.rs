@@ -6,6 +6,7 @@
 //! order is S0 S1 U0 S2 U1 ...
 
 mod flights;
+mod kv_events;
 mod quiet;
 mod timer;
 
@@ -23,6 +24,7 @@ use crate::router::Metrics;
 use crate::time::{Span, Time};
 pub(crate) use flights::Flight;
 use flights::Flights;
+pub(crate) use kv_events::KvEvents;
 use timer::StepTimer;
 
 /// What a replica publishes at the end of a step.
@@ -51,6 +53,8 @@ pub(crate) struct Replica<P: Pool> {
     pub(crate) last_result: Time,
     /// When it was scraped last, and what it had published then.
     pub(crate) scraped: Option<(Time, Metrics)>,
+    /// What its KV events have not told yet, for a router that wants to know.
+    pub(crate) kv_events: Option<KvEvents>,
     /// What it published at the end of its last step; `None` before.
     published: Option<Published>,
     timer: StepTimer,
@@ -88,6 +92,7 @@ impl<P: Pool> Replica<P> {
             dissolved: Vec::new(),
             last_result: Time::ZERO,
             scraped: None,
+            kv_events: None,
             published: None,
             blocked: None,
             timer: StepTimer::new(cost),
@@ -154,6 +159,9 @@ impl<P: Pool> Replica<P> {
         if let Some(lora) = &mut self.lora {
             self.engine.batch_adapters(&flight.batch, &mut self.batch_adapters);
             flight.loads = lora.bring(&self.batch_adapters);
+        }
+        if let Some(events) = &mut self.kv_events {
+            events.launched(&self.engine, &flight.batch);
         }
         self.flights.push(flight);
     }
@@ -223,6 +231,9 @@ impl<P: Pool> Replica<P> {
         let flight = self.flights.pop().expect("a step is running");
         let (span, end) = flight.running.expect("the oldest batch has started");
         debug_assert_eq!(end, now);
+        if let Some(events) = &mut self.kv_events {
+            events.finished(flight.batch.step, now);
+        }
         self.totals.busy += span.min(now.saturating_since(self.observed_from));
         let shape = &flight.shape;
         if shape.prefills > 0 && shape.decodes > 0 {
@@ -288,6 +299,7 @@ impl<P: Pool> Replica<P> {
         self.dissolved.clear();
         (self.published, self.scraped) = (None, None);
         self.lora.iter_mut().for_each(Adapters::forget);
+        self.kv_events.iter_mut().for_each(KvEvents::forget);
         self.last_result = now;
         self.clock.block(now, Cause::EngineQueueStep);
         self.note_blocks(now);

@@ -71,7 +71,7 @@ pub struct Adapters {
     pub waiting: Vec<Label>,
 }
 
-/// What the replicas' caches hold at this moment, for a router that keeps an exact index of them.
+/// What the replicas' caches hold, for a router that keeps an exact index of them; see [`Needs::kv_events`].
 pub trait Caches {
     /// Leading tokens of the request's prompt whose KV blocks the endpoint's GPU holds: whole blocks.
     fn cached_tokens(&mut self, endpoint: usize) -> u32;
@@ -137,6 +137,8 @@ pub struct Needs {
     pub scrape: Option<Span>,
     /// The replicas' adapters, with the metrics.
     pub adapters: bool,
+    /// What the replicas' GPUs hold, as their KV events tell: so long after the step that computed it. `None`: as it is.
+    pub kv_events: Option<Span>,
     /// What becomes of requests: [`Router::committed`], [`Router::first_token`], [`Router::ended`].
     pub feedback: bool,
 }

@@ -311,6 +311,9 @@ pub struct RouterSpec {
     /// How often the endpoint picker scrapes the endpoints: its flag of that name (50ms).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_metrics_interval: Option<Duration>,
+    /// From the end of a step to the effect of its KV events on a precise index (0).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_event_delay: Option<Duration>,
 }
 
 /// How traffic is split: weights of an HTTPRoute, or of an agent that chooses among models.

@@ -240,6 +240,11 @@ impl Picker {
         self.needs_adapters
     }
 
+    /// Whether it follows what its endpoints' caches hold.
+    pub(super) fn is_precise(&self) -> bool {
+        !self.precise.is_empty()
+    }
+
     /// The first token of a request passed.
     pub(super) fn first_token(&mut self, request: RequestId) {
         self.scheduler.first_chunk(request);

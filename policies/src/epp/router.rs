@@ -58,7 +58,13 @@ impl EppRouter {
     /// # Errors
     /// When the configuration names what the simulator does not have, or parameters that are not valid.
     pub fn new(config: Arc<Config>, options: Options) -> Result<Self, String> {
-        let adapters = Picker::new(&config, options)?.needs_adapters();
+        let picker = Picker::new(&config, options)?;
+        let needs = Needs {
+            scrape: Some(options.scrape),
+            adapters: picker.needs_adapters(),
+            kv_events: picker.is_precise().then_some(options.kv_event_delay),
+            feedback: true,
+        };
         Ok(Self {
             config,
             options,
@@ -66,7 +72,7 @@ impl EppRouter {
             pickers: Vec::new(),
             model_of: Vec::new(),
             owners: FxHashMap::default(),
-            needs: Needs { scrape: Some(options.scrape), adapters, feedback: true },
+            needs,
             wanted: None,
             kept: None,
         })

@@ -28,12 +28,14 @@ pub struct Options {
     pub producer_order: ProducerOrder,
     /// How often endpoints are scraped: the picker's flag `--refresh-metrics-interval`.
     pub scrape: Span,
+    /// From the end of a step to the effect of its KV events on a precise index.
+    pub kv_event_delay: Span,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (tie_rule, producer_order) = (TieRule::default(), ProducerOrder::default());
-        Self { seed: 0, tie_rule, producer_order, scrape: SCRAPE_MIN }
+        Self { seed: 0, tie_rule, producer_order, scrape: SCRAPE_MIN, kv_event_delay: Span::ZERO }
     }
 }
 

@@ -476,6 +476,12 @@ impl<P: Pool> Engine<P> {
         adapters.dedup();
     }
 
+    /// The prompt of a request in a batch that was just formed, and its adapter.
+    pub(crate) fn prompt_of(&self, part: &Scheduled) -> (&Prompt, Option<u32>) {
+        let request = &self.requests[part.slot as usize].request;
+        (&request.prompt, request.adapter)
+    }
+
     /// How often a live request was preempted.
     #[must_use]
     pub fn preemptions(&self, handle: Handle) -> u32 {

@@ -41,7 +41,7 @@ use crate::kv::Pool;
 use crate::kv::block_pool::BlockPool;
 use crate::kv::extent_pool::ExtentPool;
 use crate::observer::{Observer, ReplicaTotals, RunTotals};
-use crate::replica::Replica;
+use crate::replica::{KvEvents, Replica};
 use crate::request::{Label, ReplicaId, RequestId, Status};
 use crate::router::{Adapters, Choice, Endpoint, Metrics, Needs, Router};
 use crate::source::Source;
@@ -191,10 +191,14 @@ impl<'a, P: Pool> Fleet<'a, P> {
         let faults = FaultState::new(&config.faults, &pool_of);
         let adapters = models.iter().map(|endpoints| vec![Adapters::default(); endpoints.len()]).collect();
         router.start(&infos);
+        let needs = router.needs();
+        for replica in &mut replicas {
+            replica.kv_events = needs.kv_events.map(KvEvents::new);
+        }
         Self {
             config,
             source,
-            needs: router.needs(),
+            needs,
             router,
             observer,
             replicas,

@@ -88,7 +88,10 @@ impl<P: Pool> Caches for Lookup<'_, P> {
         let chain = self.chain.get_or_insert_with(|| {
             replica.engine.chain_of(&EngineRequest::new(RequestId(0), self.request, u32::MAX))
         });
-        replica.engine.cached_tokens(chain, self.request.prompt.tokens())
+        let cached = replica.engine.cached_tokens(chain, self.request.prompt.tokens());
+        let block_tokens = replica.engine.config().block_size;
+        let events = replica.kv_events.as_ref();
+        events.map_or(cached, |events| events.known(self.now, self.request, cached, block_tokens))
     }
 
     fn host_tokens(&mut self, endpoint: usize, gpu_tokens: u32) -> u32 {
