@@ -42,21 +42,23 @@ impl Reference {
     /// That of a GPU of the catalog whose kernels were measured; otherwise the medians of all such GPUs.
     #[must_use]
     pub fn of(gpu: Option<&Gpu>) -> Self {
-        let is_fitted = |gpu: &&Gpu| gpu.grade != Grade::Datasheet;
-        let own = gpu.filter(is_fitted);
-        let all: Vec<&Gpu> = match own {
-            Some(gpu) => vec![gpu],
-            None => catalog::gpus().iter().filter(is_fitted).collect(),
-        };
+        match gpu.filter(is_fitted) {
+            Some(gpu) => Self::median_of(&[gpu], ""),
+            None => {
+                Self::median_of(&catalog::gpus().iter().filter(is_fitted).collect::<Vec<_>>(), "median of ")
+            }
+        }
+    }
+
+    fn median_of(all: &[&Gpu], called: &str) -> Self {
         let middle = |figure: fn(&Gpu) -> f64| {
             let mut figures: Vec<f64> = all.iter().map(|gpu| figure(gpu)).collect();
             figures.sort_by(f64::total_cmp);
             median(&figures).expect("the catalog has GPUs whose kernels were fitted")
         };
         let names: Vec<&str> = all.iter().map(|gpu| gpu.name.as_str()).collect();
-        let middle_of = if own.is_some() { "" } else { "median of " };
         Self {
-            source: format!("{middle_of}{}", names.join(", ")),
+            source: format!("{called}{}", names.join(", ")),
             prefill: [
                 middle(|gpu| gpu.prefill_attention.compute_efficiency / gpu.gemm.compute_efficiency),
                 middle(|gpu| gpu.prefill_attention.bandwidth_efficiency / gpu.gemm.bandwidth_efficiency),
@@ -69,6 +71,10 @@ impl Reference {
             us_per_sequence_and_kv_head: middle(|gpu| gpu.decode_attention.us_per_sequence_and_kv_head),
         }
     }
+}
+
+fn is_fitted(gpu: &&Gpu) -> bool {
+    gpu.grade != Grade::Datasheet
 }
 
 /// The device as an entry of the catalog, called `name`: its ceilings for peaks, attention by `reference`, and what
@@ -276,5 +282,78 @@ mod tests {
         assert!(any.source.starts_with("median of ") && any.source.contains("h100-sxm"), "{}", any.source);
         assert!((0.4..1.0).contains(&any.prefill[0]) && (0.7..1.3).contains(&any.decode), "{any:?}");
         assert_eq!(Reference::of(catalog::gpu("mi300x")), any, "a datasheet is no reference");
+    }
+
+    /// Attention of `gpu` as it would be taken over if only other GPUs' kernels were known.
+    fn by_others(gpu: &Gpu) -> Gpu {
+        let others: Vec<&Gpu> =
+            catalog::gpus().iter().filter(is_fitted).filter(|other| other.name != gpu.name).collect();
+        let reference = Reference::median_of(&others, "median of ");
+        let [compute, bandwidth] = [gpu.gemm.compute_efficiency, gpu.gemm.bandwidth_efficiency];
+        Gpu {
+            prefill_attention: Kernel {
+                launch_us: reference.launch_us[0],
+                compute_efficiency: (reference.prefill[0] * compute).min(1.0),
+                bandwidth_efficiency: (reference.prefill[1] * bandwidth).min(1.0),
+            },
+            decode_attention: DecodeAttention {
+                launch_us: reference.launch_us[1],
+                bandwidth_efficiency: (reference.decode * bandwidth).min(1.0),
+                us_per_sequence_and_kv_head: reference.us_per_sequence_and_kv_head,
+            },
+            ..gpu.clone()
+        }
+    }
+
+    /// How far the times of `shape` are off then: all of it, and its attention.
+    fn errors(gpu: &Gpu, shape: &StepShape) -> [f64; 2] {
+        let model = catalog::model("meta-llama/Llama-3.1-8B").unwrap();
+        let times = |gpu: &Gpu| {
+            let forms = ClosedForm::new(&ClosedFormInput {
+                gpu,
+                model,
+                tensor_parallel: 1,
+                kv_element_bytes: 2,
+                max_num_seqs: 1024,
+                max_num_batched_tokens: 16_384,
+                cpu_per_step: Span::ZERO,
+                cpu_per_request: Span::ZERO,
+            });
+            let ops = forms.unwrap().ops(shape);
+            let attends = |op: &&FormOp| {
+                matches!(op.form, Form::PrefillAttention | Form::DecodeBase | Form::DecodeRead)
+            };
+            let attention: f64 = ops.iter().filter(attends).map(|op| op.us * op.calls).sum();
+            [ops.iter().map(|op| op.us * op.calls).sum::<f64>(), attention]
+        };
+        let (own, others) = (times(gpu), times(&by_others(gpu)));
+        [others[0] / own[0] - 1.0, others[1] / own[1] - 1.0]
+    }
+
+    /// What docs/calibration.md says of a device whose kernels nobody has measured.
+    #[test]
+    fn steps_of_a_gpu_of_which_only_the_ceilings_are_known_are_near_its_own() {
+        let shapes = [
+            ("prefill 2048", prefill(2048, 0)),
+            ("prefill 2048 after 8192", prefill(2048, 8192)),
+            ("64 decodes of 1024", decodes(64, 1024)),
+            ("64 decodes of 4096", decodes(64, 4096)),
+        ];
+        for (name, shape) in &shapes {
+            let mut whole: Vec<f64> = Vec::new();
+            for gpu in catalog::gpus().iter().filter(is_fitted) {
+                let [step, attention] = errors(gpu, shape);
+                println!(
+                    "{name}: {} {:+.1} % (attention {:+.1} %)",
+                    gpu.name,
+                    step * 100.0,
+                    attention * 100.0
+                );
+                whole.push(step.abs());
+            }
+            whole.sort_by(f64::total_cmp);
+            let middle = median(&whole).unwrap();
+            assert!(middle < 0.1, "{name}: {whole:?}");
+        }
     }
 }
