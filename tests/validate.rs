@@ -105,8 +105,8 @@ fn a_ladder_that_is_not_the_published_one_is_refused_in_one_line() {
         ("qps,policy\n3,load-scheduling\n", "missing field `output_tok_s`"),
         ("qps,policy,output_tok_s,ttft_mean_s\n3,kv-scheduling,1,1\n", "`kv-scheduling` is no policy"),
         (
-            "qps,policy,output_tok_s,ttft_mean_s\n3,load-scheduling,0,1\n",
-            "of load at 3 requests/s is not positive",
+            "qps,policy,output_tok_s,ttft_mean_s\n3,precise-scheduling,0,1\n",
+            "of precise at 3 requests/s is not positive",
         ),
         (
             "qps,policy,output_tok_s,ttft_mean_s\n3,load-scheduling,1,1\n",
