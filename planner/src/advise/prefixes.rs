@@ -83,23 +83,37 @@ fn judge(study: &Study<'_>, plain: &Fleets, aware: &Fleets, row: &mut Row) -> Re
     let hits = of(|s| s.kv.hit_rate);
     let ttft = of(|s| s.ttft_ms.p95);
     let twice = of(|s| Some(s.kv.duplicate_prefill_tokens as f64 / (s.kv.prompt_tokens as f64).max(1.0)));
+    let tpot = of(|s| s.tpot_ms.p95);
+    let busiest = of(|s| largest_share(s.replicas.iter().map(|replica| replica.requests)));
     row.evidence.push(format!(
         "with {replicas} replicas each: hit rate {} and {}, computed twice {} and {} of prompt tokens, TTFT p95 {} and \
-         {} ms",
+         {} ms, TPOT p95 {} and {} ms; one replica gets up to {} and {} of the requests",
         percent(hits[0]),
         percent(hits[1]),
         percent(twice[0]),
         percent(twice[1]),
         number(ttft[0]),
-        number(ttft[1])
+        number(ttft[1]),
+        number(tpot[0]),
+        number(tpot[1]),
+        percent(busiest[0]),
+        percent(busiest[1])
     ));
     let names = ["plain", "kv_aware"];
     for (place, name) in names.into_iter().enumerate() {
         row.figures.insert(format!("{name}_hit_rate"), hits[place]);
         row.figures.insert(format!("{name}_ttft_p95_ms"), ttft[place]);
+        row.figures.insert(format!("{name}_tpot_p95_ms"), tpot[place]);
         row.figures.insert(format!("{name}_computed_twice_share"), twice[place]);
+        row.figures.insert(format!("{name}_busiest_share"), busiest[place]);
     }
     Ok(())
+}
+
+/// The largest of some counts over their sum.
+fn largest_share(counts: impl Iterator<Item = u64>) -> Option<f64> {
+    let (sum, most) = counts.fold((0, 0), |(sum, most), count| (sum + count, count.max(most)));
+    (sum > 0).then(|| most as f64 / sum as f64)
 }
 
 /// The traffic at which the answer turns: doubled up to eight times where it does not pay, halved where it does.
