@@ -4,6 +4,7 @@ use forerun_reports::document::{self, Block, Document};
 use serde::Serialize;
 
 use super::{Finding, Level};
+use crate::words::plural;
 
 /// What was found in one configuration.
 #[derive(Clone, Debug, Serialize)]
@@ -35,7 +36,12 @@ impl Report {
     pub fn to_document(&self) -> Document {
         let subtitle = match self.findings.len() {
             0 => "no known hazard".to_owned(),
-            count => format!("{count} findings: {} errors, {} warnings", self.errors, self.warnings),
+            count => {
+                let [all, errors, warnings] =
+                    [(count, "finding"), (self.errors, "error"), (self.warnings, "warning")]
+                        .map(|(count, word)| plural(count as u32, word));
+                format!("{all}: {errors}, {warnings}")
+            }
         };
         let blocks = self.findings.iter().flat_map(blocks).collect();
         Document { title: self.file.clone(), subtitle, blocks }
