@@ -319,6 +319,7 @@ fn fleet_config(kv: KvForm) -> FleetConfig {
         kv_block_bytes: 1,
         host: None,
         lora: None,
+        data_parallel: Default::default(),
         model_names: vec!["model".into()],
         engine: engine_config(),
         cost: Arc::new(closed_form()),
@@ -347,6 +348,7 @@ fn closed_form() -> ClosedForm {
         kv_element_bytes: 2,
         max_num_seqs: engine.max_num_seqs,
         max_num_batched_tokens: engine.max_num_batched_tokens,
+        data_parallel: 1,
         cpu_per_step: CPU_PER_STEP,
         cpu_per_request: CPU_PER_REQUEST,
     })

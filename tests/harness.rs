@@ -84,6 +84,7 @@ pub(crate) fn bare_fleet(replicas: u32, engine: EngineConfig, cost: impl CostMod
         kv_block_bytes: 1,
         host: None,
         lora: None,
+        data_parallel: Default::default(),
         model_names: vec!["a".into()],
         engine,
         cost: Arc::new(cost),

@@ -6,6 +6,7 @@ mod calibrate_tables;
 mod cli;
 mod compare;
 mod curious;
+mod data_parallel;
 mod disaggregation;
 mod faults;
 mod golden;

@@ -13,7 +13,9 @@ use forerun_sim::cost::closed_form::{CPU_PER_REQUEST, CPU_PER_STEP, ClosedForm, 
 use forerun_sim::engine::config::{EngineConfig, Policy};
 use forerun_sim::engine::speculation::Speculation;
 use forerun_sim::engine::{Batch, Engine, EngineRequest, Handle};
-use forerun_sim::fleet::{Client, Disaggregation, FleetConfig, KvForm, Overhead, PoolConfig, Role};
+use forerun_sim::fleet::{
+    Client, DataParallel, Disaggregation, FleetConfig, KvForm, Overhead, PoolConfig, Role,
+};
 use forerun_sim::kv::Pool as _;
 use forerun_sim::prompt::{Content, Prompt};
 use forerun_sim::request::{
@@ -141,6 +143,11 @@ pub(crate) fn speculation() -> impl Strategy<Value = Speculation> {
     })
 }
 
+/// Places of a step that a draft takes.
+pub(crate) fn draft_slots(speculation: Option<Speculation>, max_num_seqs: u32) -> u32 {
+    speculation.map_or(0, |speculation| speculation.draft_slots * max_num_seqs)
+}
+
 /// Engine arguments that contradict each other nowhere; caches from barely enough to ample.
 fn engine() -> impl Strategy<Value = EngineConfig> {
     let size = (
@@ -172,7 +179,7 @@ fn engine() -> impl Strategy<Value = EngineConfig> {
         EngineConfig {
             block_size,
             num_gpu_blocks: max_model_len.div_ceil(block_size) * kv_percent / 100 + 1,
-            max_num_batched_tokens: least + budget,
+            max_num_batched_tokens: least + budget + draft_slots(speculation, max_num_seqs),
             max_num_seqs,
             max_num_active_seqs: active.map(|active| active.min(max_num_seqs)),
             max_model_len,
@@ -199,11 +206,13 @@ fn pools() -> impl Strategy<Value = Vec<PoolConfig>> {
             Some(Linear { step, token, request, cpu, context, longest })
         },
     );
-    let pool = (1..3u32, engine(), prop_oneof![4 => linear, 1 => Just(None)], select(&["a", "b"][..]));
+    let ranks = prop_oneof![4 => Just(DataParallel::default()), 1 => (2..4u32, any::<bool>()).prop_map(
+        |(ranks, lock_step)| DataParallel { ranks, lock_step })];
+    let pool = (1..3u32, engine(), prop_oneof![4 => linear, 1 => Just(None)], select(&["a", "b"][..]), ranks);
     vec(pool, 1..3).prop_map(|pools| {
-        let pool = |(index, (replicas, engine, linear, model)): (
+        let pool = |(index, (replicas, engine, linear, model, data_parallel)): (
             usize,
-            (u32, EngineConfig, Option<Linear>, &str),
+            (u32, EngineConfig, Option<Linear>, &str, DataParallel),
         )| {
             engine.check().expect("drawn to be valid");
             let cost: Arc<dyn CostModel> = match linear {
@@ -213,13 +222,14 @@ fn pools() -> impl Strategy<Value = Vec<PoolConfig>> {
             let name = format!("pool{index}");
             PoolConfig {
                 name,
-                replicas,
+                replicas: replicas * data_parallel.ranks,
                 gpus: 1,
                 labels: BTreeMap::new(),
                 role: Role::Both,
                 kv_block_bytes: 1,
                 host: None,
                 lora: None,
+                data_parallel,
                 model_names: vec![model.into()],
                 engine,
                 cost,
@@ -237,6 +247,7 @@ fn closed_form(engine: &EngineConfig) -> ClosedForm {
         kv_element_bytes: 2,
         max_num_seqs: engine.most_logits(),
         max_num_batched_tokens: engine.max_num_batched_tokens,
+        data_parallel: 1,
         cpu_per_step: CPU_PER_STEP,
         cpu_per_request: CPU_PER_REQUEST,
     })
@@ -320,6 +331,7 @@ impl Scenario {
     fn alone(mut self) -> Self {
         self.fleet.pools.truncate(1);
         self.fleet.pools[0].replicas = 1;
+        self.fleet.pools[0].data_parallel = DataParallel::default();
         self
     }
 

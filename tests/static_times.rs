@@ -118,6 +118,7 @@ fn step_ms(row: &Row, gpu_name: &str, shape: &StepShape) -> f64 {
         kv_element_bytes: 2,
         max_num_seqs: 256,
         max_num_batched_tokens: 512,
+        data_parallel: 1,
         cpu_per_step: CPU_PER_STEP,
         cpu_per_request: CPU_PER_REQUEST,
     });

@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::harness::roomy_engine;
-use crate::properties::{cases, speculation};
+use crate::properties::{cases, draft_slots, speculation};
 
 /// A request, and what becomes of it outside the engine.
 #[derive(Clone, Debug)]
@@ -100,7 +100,7 @@ fn engine() -> impl Strategy<Value = EngineConfig> {
         EngineConfig {
             block_size,
             num_gpu_blocks: max_model_len.div_ceil(block_size) * kv_percent / 100 + 1,
-            max_num_batched_tokens: max_num_seqs + budget,
+            max_num_batched_tokens: max_num_seqs + budget + draft_slots(speculation, max_num_seqs),
             max_num_seqs,
             max_model_len,
             policy: if is_priority { Policy::Priority } else { Policy::Fcfs },

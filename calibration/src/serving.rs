@@ -138,6 +138,7 @@ impl Traffic {
             kv_block_bytes: 1,
             host: None,
             lora: None,
+            data_parallel: Default::default(),
         };
         let config = FleetConfig {
             pools: vec![pool],

@@ -12,7 +12,7 @@ use forerun_sim::cost::closed_form::{ClosedForm, ClosedFormInput};
 use forerun_sim::cost::drafted::Drafted;
 use forerun_sim::cost::tables::Limits;
 pub use forerun_sim::fleet::KvForm;
-use forerun_sim::fleet::{self, Client, FleetConfig, Overhead, PoolConfig};
+use forerun_sim::fleet::{self, Client, DataParallel, FleetConfig, Overhead, PoolConfig};
 use forerun_sim::time::{Span, Time};
 use forerun_workloads::open::{Workload, open};
 use forerun_workloads::units::Duration;
@@ -40,6 +40,9 @@ pub(crate) const TOKENIZE_PER_1K_TOKENS: Span = Span::from_nanos(500_000);
 /// Bounds that keep memory bounded: replicas of a fleet, and KV blocks of all of them (40 bytes each).
 const REPLICAS_MAX: u64 = 16_384;
 const BLOCKS_MAX: u64 = 64 << 20;
+
+/// Ranks of a server: the largest published deployments have 32.
+const RANKS_MAX: u32 = 64;
 
 /// More replications say nothing new: an interval narrows with the square root of their number.
 pub const REPLICATIONS_MAX: u32 = 1000;
@@ -133,6 +136,13 @@ pub(crate) fn assemble_with(
     check_overhead(&overhead).map_err(in_file)?;
     let configs: Vec<PoolConfig> = pools.iter().map(|pool| pool.config.clone()).collect();
     let parts = scenario.split.as_ref().map(|spec| crate::split::split(spec, &configs));
+    let several = configs.iter().find(|pool| pool.data_parallel.ranks > 1);
+    if let (Some(pool), Some(_)) = (several, &scenario.faults) {
+        return Err(in_file(InputError::new(format!(
+            "`faults` of data parallel servers (pool `{}`) are not modelled: leave out `data_parallel`, or `faults`",
+            pool.name
+        ))));
+    }
     let faults = faults(scenario.faults.as_ref(), &configs).map_err(in_file)?;
     let fleet = FleetConfig {
         pools: configs,
@@ -242,9 +252,10 @@ impl ResolvedPool {
     fn about(&self) -> String {
         let PoolConfig { replicas, gpus, engine, .. } = &self.config;
         let tensor_parallel = if *gpus > 1 { format!(" TP {gpus}") } else { String::new() };
+        let ranks = engine_ranks(&self.config);
         let tokens = u64::from(engine.num_gpu_blocks - 1) * u64::from(engine.block_size);
         format!(
-            "{replicas} x {} on {}{tensor_parallel} ({}k KV tokens each)",
+            "{replicas} x {} on {}{tensor_parallel}{ranks} ({}k KV tokens each)",
             self.model.name,
             self.gpu.name,
             tokens / 1000
@@ -263,6 +274,17 @@ impl ResolvedPool {
             grade: self.step_cost.grade.clone(),
             source: self.step_cost.source.clone(),
             uncertainty: self.step_cost.uncertainty.clone(),
+        }
+    }
+}
+
+/// Ranks in words, where a server has several.
+fn engine_ranks(config: &PoolConfig) -> String {
+    match config.data_parallel {
+        DataParallel { ranks: 1, .. } => String::new(),
+        DataParallel { ranks, lock_step } => {
+            let together = if lock_step { ", in lock-step" } else { "" };
+            format!(" as ranks of servers of {ranks}{together} (not golden-tested)")
         }
     }
 }
@@ -329,6 +351,11 @@ fn resolve_pool(
     let args = spec.engine.clone().unwrap_or_default().or(&scenario.engine.clone().unwrap_or_default());
     let engine = engine_config(&crate::served::engine_with(&constants, &args), &hardware)?;
     let limits = limits(&engine, &overhead);
+    if profile.is_some() && hardware.data_parallel > 1 && hardware.model.shape.experts.is_some() {
+        return Err(InputError::new(
+            "`profile` does not say what experts take that data parallel ranks share: leave it out, or `data_parallel`",
+        ));
+    }
     let gpu = crate::served::gpu_with(&constants, &hardware.placed()).map_err(InputError::new)?;
     let step_cost = match &profile {
         Some(profile::ReadProfile::Tables { path }) => profile::cost(path, &hardware, &limits)?,
@@ -339,7 +366,7 @@ fn resolve_pool(
     };
     let step_cost =
         hardware.with_draft(step_cost.scaled(scenario.step_time.unwrap_or_default())?, &limits)?;
-    let Hardware { gpu, model, tensor_parallel, kv_element_bytes, lora, draft } = hardware;
+    let Hardware { gpu, model, tensor_parallel, data_parallel, kv_element_bytes, lora, draft } = hardware;
     let slots = engine.max_loras.unwrap_or(1);
     let models = std::iter::once(&model).chain(draft.as_ref().and_then(|draft| draft.model.as_ref()));
     let gpu_token_bytes: u64 =
@@ -351,8 +378,9 @@ fn resolve_pool(
     }
     let config = PoolConfig {
         name: spec.name.clone().unwrap_or(default_name),
-        replicas,
+        replicas: replicas * data_parallel,
         gpus: tensor_parallel,
+        data_parallel: DataParallel { ranks: data_parallel, lock_step: model.shape.experts.is_some() },
         labels: labels(spec),
         model_names: std::iter::once(&model.name).chain(&model.aliases).cloned().collect(),
         role: match spec.role {
@@ -374,6 +402,8 @@ pub(crate) struct Hardware {
     pub(crate) gpu: &'static Gpu,
     pub(crate) model: Model,
     pub(crate) tensor_parallel: u32,
+    /// Engines of each server.
+    pub(crate) data_parallel: u32,
     pub(crate) kv_element_bytes: u32,
     pub(crate) lora: Option<Lora>,
     pub(crate) draft: Option<Draft>,
@@ -386,13 +416,19 @@ impl Hardware {
         let model = find_model(name, base, scenario.dtype)?;
         let tensor_parallel = spec.tensor_parallel.unwrap_or(1);
         check_split(tensor_parallel, gpu, &model)?;
+        let data_parallel = spec.data_parallel.unwrap_or(1);
+        if !(1..=RANKS_MAX).contains(&data_parallel) {
+            return Err(InputError::new(format!(
+                "`data_parallel` is {data_parallel}: a server has from 1 to {RANKS_MAX} ranks"
+            )));
+        }
         let lora = Lora::of(scenario, &model)?;
         let draft = Draft::of(scenario, &model, base)?;
         if let Some(model) = draft.as_ref().and_then(|draft| draft.model.as_ref()) {
             check_split(tensor_parallel, gpu, model).map_err(|e| e.at("speculative.draft"))?;
         }
         let kv_element_bytes = kv_element_bytes(scenario.kv_cache_dtype);
-        Ok(Self { gpu, model, tensor_parallel, kv_element_bytes, lora, draft })
+        Ok(Self { gpu, model, tensor_parallel, data_parallel, kv_element_bytes, lora, draft })
     }
 
     /// A GPU of the catalog, or the one that the profile describes.
@@ -435,6 +471,7 @@ impl Hardware {
             gpu,
             model,
             tensor_parallel: self.tensor_parallel,
+            data_parallel: self.data_parallel,
             kv_element_bytes: self.kv_element_bytes,
             max_num_seqs: limits.max_num_seqs,
             max_num_batched_tokens: limits.max_num_batched_tokens,

@@ -26,7 +26,7 @@ pub(crate) fn limits(engine: &EngineConfig, overhead: &OverheadSpec) -> Limits {
 
 /// vLLM's arguments, completed by its defaults for this GPU and model.
 pub(crate) fn engine_config(args: &EngineArgs, hardware: &Hardware) -> Result<EngineConfig, InputError> {
-    let Hardware { gpu, model, tensor_parallel, kv_element_bytes, lora, draft } = hardware;
+    let Hardware { gpu, model, tensor_parallel, data_parallel, kv_element_bytes, lora, draft } = hardware;
     if args.enable_expert_parallel == Some(true) {
         return Err(InputError::new(
             "`enable_expert_parallel` is not modelled: remove it; `tensor_parallel` splits every expert",
@@ -57,6 +57,7 @@ pub(crate) fn engine_config(args: &EngineArgs, hardware: &Hardware) -> Result<En
         gpu,
         model,
         tensor_parallel: *tensor_parallel,
+        data_parallel: *data_parallel,
         gpu_memory_utilization: utilization,
         kv_element_bytes: *kv_element_bytes,
         block_size,

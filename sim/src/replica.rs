@@ -73,6 +73,8 @@ pub(crate) struct Replica<P: Pool> {
     observed_from: Time,
     /// How many of the next steps are quiet, as long as nothing else happens; `None` when that must be looked up.
     foreseen: Option<u64>,
+    /// Whether other replicas say how long its steps take: it foresees none.
+    lock_step: bool,
 }
 
 impl<P: Pool> Replica<P> {
@@ -104,7 +106,14 @@ impl<P: Pool> Replica<P> {
             blocks_used: Gauge::starting(observed_from),
             observed_from,
             foreseen: None,
+            lock_step: false,
         }
+    }
+
+    /// The same replica, which steps together with others or by itself.
+    #[must_use]
+    pub(crate) fn in_lock_step(self, lock_step: bool) -> Self {
+        Self { lock_step, ..self }
     }
 
     /// Something changes here that may end its quiet steps.
@@ -196,12 +205,28 @@ impl<P: Pool> Replica<P> {
         self.flights.running().is_some_and(|(_, end)| end == now)
     }
 
+    /// Whether a step is running.
+    pub(crate) fn is_stepping(&self) -> bool {
+        self.flights.front().is_some_and(|flight| flight.running.is_some())
+    }
+
+    /// How long the oldest batch in flight takes, if it may start now; without the adapters that it brings.
+    pub(crate) fn ready_span(&mut self) -> Option<Span> {
+        let flight = self.flights.front_mut().filter(|flight| flight.may_start())?;
+        Some(flight.span(&mut self.timer))
+    }
+
     /// Starts the oldest batch in flight, unless it runs already or there is none: whether it did.
     pub(crate) fn start_step(&mut self, now: Time) -> bool {
+        self.start_step_for(now, Span::ZERO)
+    }
+
+    /// The same; the step takes at least so long.
+    pub(crate) fn start_step_for(&mut self, now: Time, least: Span) -> bool {
         let Some(flight) = self.flights.front_mut().filter(|flight| flight.may_start()) else {
             return false;
         };
-        let mut span = flight.span(&mut self.timer);
+        let mut span = flight.span(&mut self.timer).max(least);
         let loads = flight.loads;
         flight.running = Some((span, now + span));
         if loads.to_gpu > 0 {

@@ -251,6 +251,9 @@ pub struct PoolSpec {
     /// GPUs of each replica (1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tensor_parallel: Option<u32>,
+    /// Engines of each replica, behind one address and a balancer of its own (1; not golden-tested).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_parallel: Option<u32>,
     /// How many replicas (1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,

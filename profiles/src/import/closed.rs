@@ -60,6 +60,7 @@ impl<'a> Closed<'a> {
             // Without sequences nothing is padded to a CUDA graph: a replica pads itself.
             max_num_seqs: 0,
             max_num_batched_tokens: 0,
+            data_parallel: 1,
             cpu_per_step: Span::ZERO,
             cpu_per_request: Span::ZERO,
         })?;

@@ -96,6 +96,7 @@ fn vllm_projected_onto_the_gpu_that_it_was_measured_on_takes_the_times_of_the_ca
         kv_element_bytes: 2,
         max_num_seqs: 256,
         max_num_batched_tokens: 8192,
+        data_parallel: 1,
         cpu_per_step: Span::ZERO,
         cpu_per_request: Span::ZERO,
     })

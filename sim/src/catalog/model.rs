@@ -255,6 +255,12 @@ impl Model {
             + experts as f64 * weights.experts.bytes()
     }
 
+    /// Bytes of the routed experts, as they are stored.
+    #[must_use]
+    pub fn routed_expert_bytes(&self) -> f64 {
+        self.counted().experts as f64 * self.shape.weights.experts.bytes()
+    }
+
     /// Elements that one layer keeps of each token on each of `tensor_parallel` GPUs: `2 * max(1, kv_heads / TP) *
     /// head_dim`, or the latent vector, which every GPU keeps whole (vLLM v1/kv_cache_interface.py).
     #[must_use]

@@ -46,6 +46,8 @@ pub struct ClosedFormInput<'a> {
     pub max_num_seqs: u32,
     /// Token budget of one step.
     pub max_num_batched_tokens: u32,
+    /// Ranks of a data parallel server, which share the routed experts; 1 for a server of one engine.
+    pub data_parallel: u32,
     /// CPU time per step.
     pub cpu_per_step: Span,
     /// CPU time per request of the batch.
@@ -89,7 +91,7 @@ impl ClosedForm {
     pub fn new(input: &ClosedFormInput<'_>) -> Result<Self, String> {
         check_split(input)?;
         let (gpu, kv_bytes) = (input.gpu, f64::from(input.kv_element_bytes));
-        let dimensions = Dimensions::new(input.model, input.tensor_parallel);
+        let dimensions = Dimensions::new(input.model, input.tensor_parallel, input.data_parallel);
         let graphs = CudaGraphs::new(input.max_num_seqs, input.max_num_batched_tokens, gpu.max_graph_tokens);
         let total = |ops: Vec<Op>| ops.iter().map(Op::total_us).sum::<f64>();
         // Padding may exceed the budget by a graph.
@@ -266,10 +268,14 @@ fn check_split(input: &ClosedFormInput<'_>) -> Result<(), String> {
             model.name, model.shape.heads
         ));
     }
-    if tp > 1 && !input.gpu.all_reduce.iter().any(|entry| entry.gpus == tp) {
+    let joined = if input.model.shape.experts.is_some() { tp * input.data_parallel } else { tp };
+    let over_ranks =
+        format!("tensor_parallel {tp} x data_parallel {}, which share experts", input.data_parallel);
+    let over = if joined > tp { over_ranks } else { format!("tensor_parallel {tp}") };
+    if joined > 1 && !input.gpu.all_reduce.iter().any(|entry| entry.gpus == joined) {
         let known: Vec<_> = input.gpu.all_reduce.iter().map(|entry| entry.gpus.to_string()).collect();
         return Err(format!(
-            "{} has no all-reduce figures for tensor_parallel {tp}: use 1 or one of {}",
+            "{} has no all-reduce figures for {over}: use 1 or one of {}",
             input.gpu.name,
             known.join(", ")
         ));

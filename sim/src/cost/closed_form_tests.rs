@@ -15,6 +15,7 @@ fn input<'a>(gpu: &'a Gpu, model: &'a Model, tensor_parallel: u32) -> ClosedForm
         kv_element_bytes: 2,
         max_num_seqs: 256,
         max_num_batched_tokens: BUDGET,
+        data_parallel: 1,
         cpu_per_step: CPU_PER_STEP,
         cpu_per_request: CPU_PER_REQUEST,
     }

@@ -36,10 +36,12 @@ pub(super) struct ExpertShare {
     pub(super) active: f64,
     pub(super) width: f64,
     pub(super) shared_width: f64,
+    /// Ranks over which routed experts are split, too: each computes a part of all ranks' tokens.
+    pub(super) ranks: f64,
 }
 
 impl Dimensions {
-    pub(super) fn new(model: &Model, tensor_parallel: u32) -> Self {
+    pub(super) fn new(model: &Model, tensor_parallel: u32, data_parallel: u32) -> Self {
         let Shape { layers, hidden, vocabulary, heads, dense_layers, mlp, .. } = model.shape;
         let split = f64::from(tensor_parallel);
         let share = |size: u32| f64::from(size) / split;
@@ -55,7 +57,9 @@ impl Dimensions {
         };
         let experts = model.shape.experts.map(|Experts { layers, count, active, width, shared_width }| {
             let [layers, count, active] = [layers, count, active].map(f64::from);
-            ExpertShare { layers, count, active, width: share(width), shared_width: share(shared_width) }
+            let ranks = f64::from(data_parallel);
+            let (width, shared_width) = (share(width) / ranks, share(shared_width));
+            ExpertShare { layers, count, active, width, shared_width, ranks }
         });
         Self {
             layers: f64::from(layers),

@@ -60,8 +60,15 @@ pub(super) fn token_ops(gpu: &Gpu, dimensions: &Dimensions, tensor_parallel: u32
     if let Some(experts) = dimensions.experts {
         mixture(&mut ops, dimensions, &experts);
     }
+    let over_ranks = dimensions.experts.filter(|experts| experts.ranks > 1.0);
+    let joined = over_ranks.map_or(0.0, |experts| experts.layers);
     if tensor_parallel > 1 {
-        ops.all_reduce(2.0 * layers, tensor_parallel, hidden);
+        ops.all_reduce(2.0 * layers - joined, tensor_parallel, hidden);
+    }
+    if let Some(ExpertShare { layers, ranks, .. }) = over_ranks {
+        // All ranks' tokens are gathered, and their parts of the sums scattered: the bytes of an all-reduce.
+        ops.tokens *= ranks;
+        ops.all_reduce(layers, tensor_parallel * ranks as u32, hidden);
     }
     ops.ops
 }
@@ -107,9 +114,12 @@ fn mlp(ops: &mut Ops<'_>, dimensions: &Dimensions, layers: f64, width: f64, name
 
 /// A mixture of experts: router, grouped products over the experts touched, their weighted sum, shared experts.
 fn mixture(ops: &mut Ops<'_>, dimensions: &Dimensions, experts: &ExpertShare) {
-    let ExpertShare { layers, count, active, width, shared_width } = *experts;
+    let ExpertShare { layers, count, active, width, shared_width, ranks } = *experts;
     let (hidden, weights) = (dimensions.hidden, dimensions.weights.experts);
     ops.gemm("router", layers, hidden, count, WeightType::Bf16);
+    // The other ranks have as many tokens: batches are padded to the largest.
+    let own = ops.tokens;
+    ops.tokens = own * ranks;
     let matrices = kernels::experts_touched(count, active, ops.tokens);
     // Each token is computed once by each of its experts.
     let routed = ops.tokens * active;
@@ -118,6 +128,7 @@ fn mixture(ops: &mut Ops<'_>, dimensions: &Dimensions, experts: &ExpertShare) {
     ops.elementwise("experts activation", layers, 3.0 * width * active);
     ops.product("experts down", Form::Experts(weights), layers, &product(width, hidden));
     ops.elementwise("experts sum", layers, hidden * (active + 1.0));
+    ops.tokens = own;
     if shared_width > 0.0 {
         let names = ["shared experts gate_up", "shared experts activation", "shared experts down"];
         mlp(ops, dimensions, layers, shared_width, names);

@@ -150,7 +150,16 @@ impl EngineConfig {
                 self.max_num_batched_tokens, self.max_model_len
             ));
         }
-        self.speculation.map_or(Ok(()), |speculation| speculation.check())?;
+        if let Some(speculation) = self.speculation {
+            speculation.check()?;
+            let slots = speculation.draft_slots.saturating_mul(self.max_num_seqs);
+            if slots >= self.max_num_batched_tokens {
+                return Err(format!(
+                    "the draft takes {slots} places of a step, for {} requests, and `max_num_batched_tokens` is {}: nothing would be left; raise it, or lower `max_num_seqs`",
+                    self.max_num_seqs, self.max_num_batched_tokens
+                ));
+            }
+        }
         self.check_blocks()
     }
 

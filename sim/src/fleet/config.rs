@@ -17,7 +17,7 @@ use crate::time::{Span, Time};
 pub struct PoolConfig {
     /// Its name; replicas are called `<name>-<index>`.
     pub name: String,
-    /// How many replicas.
+    /// How many replicas; a multiple of the ranks of a server.
     pub replicas: u32,
     /// GPUs of each.
     pub gpus: u32,
@@ -35,8 +35,26 @@ pub struct PoolConfig {
     pub kv_block_bytes: u64,
     /// Host memory of each replica as a tier below its GPUs.
     pub host: Option<HostTier>,
+    /// Whether replicas are ranks of servers.
+    pub data_parallel: DataParallel,
     /// How each replica keeps its LoRA adapters; `None` when loading them takes no time.
     pub lora: Option<AdapterConfig>,
+}
+
+/// How many replicas are behind one address: the ranks of a data parallel server, each an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataParallel {
+    /// Ranks of each server; 1 when a replica is a server.
+    pub ranks: u32,
+    /// Whether the ranks of a server step together.
+    pub lock_step: bool,
+}
+
+impl Default for DataParallel {
+    /// Every replica is a server.
+    fn default() -> Self {
+        Self { ranks: 1, lock_step: false }
+    }
 }
 
 /// What replicas do with a request.

@@ -41,7 +41,7 @@ impl<P: Pool> Fleet<'_, P> {
         }
         match remote {
             Some(Remote { replica, stage: Stage::Prefill }) => {
-                self.endpoint(replica.0 as usize).in_flight -= 1;
+                self.leave(replica.0 as usize);
             }
             // An engine that has not pulled yet says so, and the blocks are free; without one, the lease must end.
             Some(Remote { stage: Stage::Offered(offer), .. }) if handle.is_some() => {
@@ -49,7 +49,15 @@ impl<P: Pool> Fleet<'_, P> {
             }
             _ => {}
         }
-        self.endpoint(answers.0 as usize).in_flight -= 1;
+        self.leave(answers.0 as usize);
+    }
+
+    /// A request that was sent to replica `index` is there no more.
+    pub(super) fn leave(&mut self, index: usize) {
+        self.endpoint(index).in_flight -= 1;
+        if let Some(ranks) = &mut self.ranks {
+            ranks.left(index);
+        }
     }
 
     /// What the router sees of a replica.

@@ -14,6 +14,7 @@
 //! | what is kept of a request in flight | `live` |
 //! | what is kept of KV under way | `moves`, [`fabric`] |
 //! | tiers below host memory | `below` |
+//! | ranks of data parallel servers | `ranks` |
 //! | replicas that die and come back, links that slow down | `faults` |
 
 mod below;
@@ -24,6 +25,7 @@ pub mod fabric;
 mod faults;
 mod live;
 mod moves;
+mod ranks;
 mod routing;
 mod scraping;
 mod serving;
@@ -47,13 +49,14 @@ use crate::router::{Adapters, Choice, Endpoint, Metrics, Needs, Router};
 use crate::source::Source;
 use crate::time::Time;
 pub use config::{
-    BelowHostTiers, Client, Disaggregation, FailedPull, Fault, Faults, FleetConfig, HostTier, KvForm, Lost,
-    Overhead, PoolConfig, Role,
+    BelowHostTiers, Client, DataParallel, Disaggregation, FailedPull, Fault, Faults, FleetConfig, HostTier,
+    KvForm, Lost, Overhead, PoolConfig, Role,
 };
 pub use error::RunError;
 use faults::FaultState;
 use live::{LiveSet, Seat, Ticket};
 use moves::Moves;
+use ranks::Ranks;
 use split::group_key;
 pub use split::{Backend, Mirror, MirrorTotals, Split, SplitBy};
 
@@ -120,6 +123,10 @@ struct Fleet<'a, P: Pool> {
     /// Where each replica is among the endpoints of its model.
     endpoint_of: Vec<usize>,
     model_of_pool: Vec<usize>,
+    /// The replicas that serve one model, by model.
+    engines: Vec<Vec<usize>>,
+    /// Where servers have several engines: endpoints are servers then, and their replica is the server's number.
+    ranks: Option<Ranks>,
     /// Their adapters, as far as the router wants them.
     adapters: Vec<Vec<Adapters>>,
     needs: Needs,
@@ -157,26 +164,29 @@ impl<'a, P: Pool> Fleet<'a, P> {
         let (mut replicas, mut pool_of, mut model_of_pool) = (Vec::new(), Vec::new(), Vec::new());
         let (mut endpoint_of, mut infos) = (Vec::new(), Vec::new());
         let moves = Moves::new(config);
+        let mut engines: Vec<Vec<usize>> = Vec::new();
         for (index, pool) in config.pools.iter().enumerate() {
             let key = group_key(split, pool, index);
             let known = keys.iter().position(|known| *known == key);
             let model = known.unwrap_or_else(|| {
                 keys.push(key);
                 models.push(Vec::new());
+                engines.push(Vec::new());
                 models.len() - 1
             });
             model_of_pool.push(model);
             for number in 0..pool.replicas {
-                endpoint_of.push(models[model].len());
-                let replica = ReplicaId(replicas.len() as u32);
-                models[model].push(Endpoint {
-                    replica,
-                    ready: true,
-                    in_flight: 0,
-                    metrics: Metrics::default(),
-                });
+                let rank = number % pool.data_parallel.ranks;
+                if rank == 0 {
+                    let replica = ReplicaId(infos.len() as u32);
+                    let ready = Endpoint { replica, ready: true, in_flight: 0, metrics: Metrics::default() };
+                    models[model].push(ready);
+                    let server = number / pool.data_parallel.ranks;
+                    infos.push(routing::endpoint_info(pool, model, replica, server));
+                }
+                endpoint_of.push(models[model].len() - 1);
+                engines[model].push(replicas.len());
                 pool_of.push(index);
-                infos.push(routing::endpoint_info(pool, model, replica, number));
                 let totals = ReplicaTotals {
                     name: format!("{}-{number}", pool.name),
                     pool: pool.name.clone(),
@@ -184,7 +194,9 @@ impl<'a, P: Pool> Fleet<'a, P> {
                     ..ReplicaTotals::default()
                 };
                 let engine = moves.engine(config, pool, replicas.len());
-                replicas.push(Replica::new(engine, pool.cost.clone(), pool.lora, totals, config.warm_up));
+                let lock_step = pool.data_parallel.lock_step && pool.data_parallel.ranks > 1;
+                let replica = Replica::new(engine, pool.cost.clone(), pool.lora, totals, config.warm_up);
+                replicas.push(replica.in_lock_step(lock_step));
             }
         }
         let agenda = Agenda::new(replicas.len());
@@ -208,6 +220,8 @@ impl<'a, P: Pool> Fleet<'a, P> {
             models,
             endpoint_of,
             model_of_pool,
+            engines,
+            ranks: Ranks::new(config),
             adapters,
             scraped: None,
             held: FxHashMap::default(),

@@ -133,6 +133,7 @@ impl<P: Pool> Fleet<'_, P> {
             replicas: &mut self.replicas,
             shadow: &self.shadow,
             endpoints: &self.models[model],
+            ranks: self.ranks.as_ref(),
             request: &live.outcome.request,
             chain: None,
             chunks: None,
@@ -146,18 +147,16 @@ impl<P: Pool> Fleet<'_, P> {
             Ok(choice) => choice,
             Err(why) => return self.end(ticket.seat, Status::Rejected(why)),
         };
-        let endpoint = &mut self.models[model][choice.endpoint];
-        endpoint.in_flight += 1;
-        live.outcome.replica = Some(endpoint.replica);
+        let replica = self.send_to(model, choice.endpoint);
+        let live = self.live.get_mut(ticket.seat);
+        live.outcome.replica = Some(replica);
         live.at_router = self.needs.feedback;
-        self.replicas[endpoint.replica.0 as usize].count_request(self.now);
         // A replica that is chosen for both parts does both at once.
         if let Some(prefill) = choice.prefill.filter(|&prefill| prefill != choice.endpoint) {
-            let endpoint = &mut self.models[model][prefill];
-            endpoint.in_flight += 1;
-            live.remote = Some(Remote { replica: endpoint.replica, stage: Stage::Prefill });
-            live.outcome.prefill_replica = Some(endpoint.replica);
-            self.replicas[endpoint.replica.0 as usize].count_request(self.now);
+            let replica = self.send_to(model, prefill);
+            let live = self.live.get_mut(ticket.seat);
+            live.remote = Some(Remote { replica, stage: Stage::Prefill });
+            live.outcome.prefill_replica = Some(replica);
         }
         match self.config.overhead.picker {
             picker if self.needs.feedback && picker > Span::ZERO => {
@@ -165,6 +164,16 @@ impl<P: Pool> Fleet<'_, P> {
             }
             _ => self.commit(ticket, choice),
         }
+    }
+
+    /// Counts a request that goes to an endpoint: the replica that gets it.
+    fn send_to(&mut self, model: usize, endpoint: usize) -> ReplicaId {
+        let endpoint = &mut self.models[model][endpoint];
+        endpoint.in_flight += 1;
+        let server = endpoint.replica;
+        let replica = self.engine_for(server);
+        self.replicas[replica.0 as usize].count_request(self.now);
+        replica
     }
 
     /// The router's choice takes effect: the request goes to its replica.

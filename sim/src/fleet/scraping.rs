@@ -1,14 +1,15 @@
 //! What the router sees of the replicas: their metrics as of the last scrape, their caches as they are.
 
 use super::Fleet;
+use super::ranks::Ranks;
 use crate::engine::EngineRequest;
 use crate::engine::connector::below::chunk_names;
 use crate::kv::Pool;
 use crate::observer::Observer;
 use crate::prompt::BlockHash;
 use crate::replica::Replica;
-use crate::request::{ReplicaId, Request, RequestId};
-use crate::router::{Caches, Endpoint, Metrics};
+use crate::request::{Label, ReplicaId, Request, RequestId};
+use crate::router::{Adapters, Caches, Endpoint, Metrics};
 use crate::time::Time;
 
 impl<P: Pool> Fleet<'_, P> {
@@ -27,6 +28,9 @@ impl<P: Pool> Fleet<'_, P> {
         for index in 0..self.replicas.len() {
             self.scrape_replica(index, at);
         }
+        if self.ranks.is_some() {
+            return self.gather_from_ranks();
+        }
         for (endpoints, adapters) in self.models.iter_mut().zip(&mut self.adapters) {
             for (endpoint, adapters) in endpoints.iter_mut().zip(adapters) {
                 let replica = &self.replicas[endpoint.replica.0 as usize];
@@ -34,6 +38,29 @@ impl<P: Pool> Fleet<'_, P> {
                 if self.needs.adapters {
                     adapters.published = replica.has_published();
                     replica.engine.adapters(&mut adapters.running, &mut adapters.waiting);
+                }
+            }
+        }
+    }
+
+    /// The same where servers have several ranks.
+    fn gather_from_ranks(&mut self) {
+        for model in 0..self.models.len() {
+            for place in 0..self.models[model].len() {
+                let server = self.models[model][place].replica;
+                self.models[model][place].metrics = self.server_metrics(server);
+                if self.needs.adapters {
+                    let engines = self.engines_of(server);
+                    let adapters = &mut self.adapters[model][place];
+                    *adapters = Adapters::default();
+                    for engine in engines {
+                        let replica = &self.replicas[engine];
+                        adapters.published |= replica.has_published();
+                        let (mut running, mut waiting) = (Vec::new(), Vec::new());
+                        replica.engine.adapters(&mut running, &mut waiting);
+                        join(&mut adapters.running, running);
+                        join(&mut adapters.waiting, waiting);
+                    }
                 }
             }
         }
@@ -58,11 +85,19 @@ impl<P: Pool> Fleet<'_, P> {
     }
 }
 
+/// Adds the adapters that are not there yet.
+fn join(adapters: &mut Vec<Label>, others: Vec<Label>) {
+    let new: Vec<_> = others.into_iter().filter(|other| !adapters.contains(other)).collect();
+    adapters.extend(new);
+}
+
 /// Looks a request up in the replicas' caches.
 pub(super) struct Lookup<'a, P: Pool> {
     pub(super) replicas: &'a mut [Replica<P>],
     pub(super) shadow: &'a [bool],
     pub(super) endpoints: &'a [Endpoint],
+    /// Where endpoints are servers of several replicas.
+    pub(super) ranks: Option<&'a Ranks>,
     pub(super) request: &'a Request,
     /// The request's chain, once it is needed.
     pub(super) chain: Option<P::Chain>,
@@ -73,9 +108,8 @@ pub(super) struct Lookup<'a, P: Pool> {
     pub(super) observer: &'a mut dyn Observer,
 }
 
-impl<P: Pool> Caches for Lookup<'_, P> {
-    fn cached_tokens(&mut self, endpoint: usize) -> u32 {
-        let id = self.endpoints[endpoint].replica;
+impl<P: Pool> Lookup<'_, P> {
+    fn cached_on(&mut self, id: ReplicaId) -> u32 {
         let replica = &mut self.replicas[id.0 as usize];
         // The steps that end just now have ended: a request arrives after them.
         *self.steps += match self.shadow[id.0 as usize] {
@@ -94,13 +128,37 @@ impl<P: Pool> Caches for Lookup<'_, P> {
         events.map_or(cached, |events| events.known(self.now, self.request, cached, block_tokens))
     }
 
-    fn host_tokens(&mut self, endpoint: usize, gpu_tokens: u32) -> u32 {
-        let engine = &self.replicas[self.endpoints[endpoint].replica.0 as usize].engine;
+    fn in_host_memory(&mut self, id: ReplicaId, gpu_tokens: u32) -> u32 {
+        let engine = &self.replicas[id.0 as usize].engine;
         let Some(chunk_tokens) = engine.host_chunk_tokens() else { return 0 };
         if self.chunks.as_ref().is_none_or(|(tokens, _)| *tokens != chunk_tokens) {
             let request = EngineRequest::new(RequestId(0), self.request, u32::MAX);
             self.chunks = Some((chunk_tokens, chunk_names(chunk_tokens, &request)));
         }
         self.chunks.as_ref().map_or(0, |(_, chunks)| engine.host_tokens(chunks, gpu_tokens))
+    }
+}
+
+/// Of a server's ranks, the one that has most counts.
+impl<P: Pool> Caches for Lookup<'_, P> {
+    fn cached_tokens(&mut self, endpoint: usize) -> u32 {
+        let id = self.endpoints[endpoint].replica;
+        match self.ranks {
+            None => self.cached_on(id),
+            Some(ranks) => {
+                ranks.engines_of(id).map(|engine| self.cached_on(ReplicaId(engine as u32))).max().unwrap_or(0)
+            }
+        }
+    }
+
+    fn host_tokens(&mut self, endpoint: usize, gpu_tokens: u32) -> u32 {
+        let id = self.endpoints[endpoint].replica;
+        match self.ranks {
+            None => self.in_host_memory(id, gpu_tokens),
+            Some(ranks) => {
+                let each = |engine| self.in_host_memory(ReplicaId(engine as u32), gpu_tokens);
+                ranks.engines_of(id).map(each).max().unwrap_or(0)
+            }
+        }
     }
 }

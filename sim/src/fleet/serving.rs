@@ -61,6 +61,23 @@ impl<P: Pool> Fleet<'_, P> {
     /// Forms batches until enough are in flight, and starts the oldest; as part of an event of this rank.
     fn pump(&mut self, id: ReplicaId, rank: Rank) -> Result<(), RunError> {
         let index = id.0 as usize;
+        if self.replicas[index].is_idle() && self.awaits_others(index) {
+            return Ok(());
+        }
+        self.form_batches(id, rank);
+        if !self.start(index)
+            && self.replicas[index].is_idle()
+            && self.replicas[index].engine.has_requests()
+            && !self.moves.awaits(index)
+        {
+            return Err(self.stuck(index));
+        }
+        Ok(())
+    }
+
+    /// Forms batches until enough are in flight.
+    pub(super) fn form_batches(&mut self, id: ReplicaId, rank: Rank) {
+        let index = id.0 as usize;
         while let Some(flight) = self.replicas[index].form_batch(self.now) {
             let batch = &flight.batch;
             self.note_dissolved(index);
@@ -80,15 +97,6 @@ impl<P: Pool> Fleet<'_, P> {
         if self.moves.any {
             self.start_flushed(index);
         }
-        if self.replicas[index].start_step(self.now) {
-            self.steps += 1;
-        } else if self.replicas[index].is_idle()
-            && self.replicas[index].engine.has_requests()
-            && !self.moves.awaits(index)
-        {
-            return Err(self.stuck(index));
-        }
-        Ok(())
     }
 
     /// Books what the scheduler just decided.
@@ -149,8 +157,8 @@ impl<P: Pool> Fleet<'_, P> {
         let model = self.model_of_pool[self.pool_of[index]];
         // Each replica has a prefix of the prompt, without gaps: the longest one is their union.
         let mut longest = from;
-        for place in 0..self.models[model].len() {
-            let other = self.models[model][place].replica.0 as usize;
+        for place in 0..self.engines[model].len() {
+            let other = self.engines[model][place];
             if other == index || longest >= to {
                 continue;
             }

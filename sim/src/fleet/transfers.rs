@@ -56,7 +56,7 @@ impl<P: Pool> Fleet<'_, P> {
         let way = self.config.disaggregation.sidecar + overhead;
         // Even without any cost it arrives after all steps of this instant.
         self.events.push(self.now + way, Rank::Arrival, super::Event::Receive(ticket));
-        self.endpoint(index).in_flight -= 1;
+        self.leave(index);
     }
 
     /// Starts what the batch just formed by replica `index` moves now.
@@ -145,8 +145,8 @@ impl<P: Pool> Fleet<'_, P> {
     fn copied(&mut self, index: usize, job: JobId, request: Option<Ticket>) {
         self.catch_up(index, true);
         self.replicas[index].engine.job_done(job);
-        if self.replicas[index].flushed(job) && self.replicas[index].start_step(self.now) {
-            self.steps += 1;
+        if self.replicas[index].flushed(job) {
+            self.start(index);
         }
         self.landed(index, request);
     }

@@ -38,6 +38,8 @@ pub struct SizingInput<'a> {
     pub model: &'a Model,
     /// GPUs of the replica.
     pub tensor_parallel: u32,
+    /// Ranks of a data parallel server, which share the routed experts.
+    pub data_parallel: u32,
     /// Share of memory that vLLM may use.
     pub gpu_memory_utilization: f64,
     /// Bytes of an element of the KV cache.
@@ -83,7 +85,9 @@ impl KvSizing {
         let tp = f64::from(input.tensor_parallel);
         let requested_gib = input.gpu.memory_gib * input.gpu_memory_utilization;
         let models = std::iter::once(input.model).chain(input.draft);
-        let weights_gib = models.map(Model::weight_bytes).sum::<f64>() / tp / GIB;
+        let elsewhere = 1.0 - 1.0 / f64::from(input.data_parallel);
+        let weights = models.map(Model::weight_bytes).sum::<f64>();
+        let weights_gib = (weights - input.model.routed_expert_bytes() * elsewhere) / tp / GIB;
         let non_torch_gib = if input.tensor_parallel == 1 { NON_TORCH_GIB.0 } else { NON_TORCH_GIB.1 };
         let activation_gib = activation_bytes(input) / GIB;
         let adapter_gib = input.adapter_bytes as f64 / GIB;

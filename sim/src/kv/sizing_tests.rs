@@ -9,6 +9,7 @@ fn sizing(gpu_name: &str, name: &str, tensor_parallel: u32, utilization: f64, ma
         gpu,
         model: model(name).unwrap(),
         tensor_parallel,
+        data_parallel: 1,
         gpu_memory_utilization: utilization,
         kv_element_bytes: 2,
         block_size: 16,

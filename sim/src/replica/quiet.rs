@@ -37,9 +37,11 @@ impl<P: Pool> Replica<P> {
         if all && !self.must_look() { self.engine.quiet_steps() } else { 0 }
     }
 
-    /// Whether the scheduler may find something to change when it looks next, beside what becomes of the decodes.
+    /// Whether the scheduler may find something to change when it looks next, beside what becomes of the decodes; or
+    /// others say when the next step starts.
     fn must_look(&self) -> bool {
-        self.stirred
+        self.lock_step
+            || self.stirred
             || !self.revisit.is_empty()
             || !self.dissolved.is_empty()
             || !self.engine.stays_blocked(self.blocked)
