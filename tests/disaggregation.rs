@@ -5,7 +5,8 @@ use forerun_sim::engine::config::EngineConfig;
 use forerun_sim::engine::connector::{Eviction, OffloadConfig};
 use forerun_sim::fleet::fabric::LinkSpec;
 use forerun_sim::fleet::{
-    BelowHostTiers, Disaggregation, FailedPull, Fault, Faults, FleetConfig, HostTier, Lost, PoolConfig, Role,
+    BelowHostTiers, DataParallel, Disaggregation, FailedPull, Fault, Faults, FleetConfig, HostTier, Lost,
+    PoolConfig, Role,
 };
 use forerun_sim::kv::tiers::{ChannelSpec, TierSpec};
 use forerun_sim::prompt::{Content, Prompt};
@@ -254,11 +255,16 @@ fn moving() -> impl Strategy<Value = Scenario> {
                 link: LinkSpec { bandwidth, ..link },
             });
         }
+        if faults != Faults::default() {
+            // Those of a server's ranks are not modelled.
+            scenario.fleet.pools.iter_mut().for_each(|pool| pool.data_parallel = DataParallel::default());
+        }
         if splits || tier.is_none() {
             let decode = &mut scenario.fleet.pools[0];
             decode.role = if mixed { Role::Both } else { Role::Decode };
             let mut prefill = decode.clone();
-            (prefill.name, prefill.replicas, prefill.role) = ("prefill".into(), prefills, Role::Prefill);
+            prefill.replicas = prefills * prefill.data_parallel.ranks;
+            (prefill.name, prefill.role) = ("prefill".into(), Role::Prefill);
             scenario.fleet.pools.push(prefill);
         }
         let replicas = scenario.fleet.pools.iter().map(|pool| pool.replicas as usize).sum::<usize>();

@@ -10,6 +10,7 @@ use forerun_sim::request::{Cause, Request};
 use forerun_sim::time::Span;
 
 use crate::harness::{Linear, Run, Script, bare_fleet, ns, play, request, roomy_engine};
+use crate::support::Folder;
 
 /// A step takes 10 us, and 100 ns for every token; a block of KV has 160 bytes.
 const COST: Linear = Linear { step: 10_000, token: 100, ..Linear::FREE };
@@ -94,4 +95,25 @@ fn writes_that_would_wait_too_long_are_lost() {
     let tiers = run.totals.tiers;
     assert!(tiers.dropped_bytes > 0 && tiers.written_bytes > 0, "{tiers:?}");
     assert_eq!(tiers.read_bytes, 0);
+}
+
+#[test]
+fn the_summary_says_how_many_sessions_each_tier_keeps() {
+    let folder = Folder::new();
+    let tiers = "tiers={cpu: {capacity: 100GiB}, disk: {capacity: 1TiB}, shared: {}}";
+    let base = ["--preset", "multi-tenant", "--set", "workload.requests=50", "--set", tiers];
+    let summary = folder.summary(&base);
+    let pool = &summary["kv_capacity"][0];
+    let tokens = |tier: usize| pool["tiers"][tier]["tokens"].as_u64();
+    let sessions = |tier: usize| pool["tiers"][tier]["resident_sessions"].as_u64();
+    let length = pool["session_tokens"].as_u64().expect("sessions were served");
+    let (gpu, cpu, disk) = (sessions(0).unwrap(), sessions(1).unwrap(), sessions(2).unwrap());
+    assert_eq!(gpu, tokens(0).unwrap() / length.next_multiple_of(16));
+    assert!(0 < gpu && gpu < cpu && cpu < disk, "{pool}");
+    assert_eq!((tokens(3), sessions(3)), (None, None), "the shared tier has no limit");
+    // Llama-3.1-8B keeps 131,072 bytes for a token: 100 GiB are 819,200 tokens.
+    assert_eq!(tokens(1), Some(819_200));
+    assert!(pool["longest_context_tokens"].as_u64().unwrap() <= tokens(0).unwrap());
+    let text = folder.run(&[&["simulate"][..], &base].concat()).stdout;
+    assert!(text.contains("KV room") && text.contains("any number with shared"), "{text}");
 }

@@ -1,8 +1,11 @@
 //! From `fabric:`, `tiers:` and roles to what the fleet needs of them.
 
+use forerun_reports::capacity::PoolCapacity;
 use forerun_sim::engine::connector::{Eviction, OffloadConfig};
 use forerun_sim::fleet::fabric::LinkSpec;
-use forerun_sim::fleet::{BelowHostTiers, Disaggregation, FailedPull, HostTier, PoolConfig, Role};
+use forerun_sim::fleet::{
+    BelowHostTiers, Disaggregation, FailedPull, FleetConfig, HostTier, PoolConfig, Role,
+};
 use forerun_sim::kv::tiers::{ChannelSpec, TierSpec};
 use forerun_sim::time::Span;
 
@@ -105,6 +108,28 @@ pub(crate) fn span(
         }
         given => Ok(given.map_or(default, |given| given.0)),
     }
+}
+
+/// The room that the KV memory of each pool's replicas has for sessions of so many tokens, tier by tier.
+pub(crate) fn capacity(fleet: &FleetConfig, session_tokens: Option<f64>) -> Vec<PoolCapacity> {
+    let session_tokens = session_tokens.map(|tokens| tokens.ceil() as u64);
+    let of = |pool: &PoolConfig| {
+        let block = u64::from(pool.engine.block_size);
+        let gpu = u64::from(pool.engine.num_gpu_blocks.saturating_sub(1)) * block;
+        let mut tiers = vec![("gpu", Some(gpu), block)];
+        if let Some(host) = &pool.host {
+            let chunk = block * u64::from(host.memory.blocks_per_chunk);
+            tiers.push(("cpu", Some(u64::from(host.memory.chunks) * chunk), chunk));
+            let chunk_bytes = pool.kv_block_bytes * u64::from(host.memory.blocks_per_chunk);
+            let held = |tier: &TierSpec| tier.capacity.map(|bytes| bytes / chunk_bytes * chunk);
+            let below = fleet.below_host;
+            let named = [("disk", below.disk.as_ref()), ("shared", below.shared.as_ref())];
+            tiers.extend(named.into_iter().filter_map(|(name, tier)| Some((name, held(tier?), chunk))));
+        }
+        let longest = gpu.min(pool.engine.max_model_len.into());
+        PoolCapacity::new(&pool.name, longest, session_tokens, &tiers)
+    };
+    fleet.pools.iter().map(of).collect()
 }
 
 /// The host memory of each replica of a pool with `gpus` GPUs and KV blocks of so many bytes.

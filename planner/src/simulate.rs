@@ -16,6 +16,7 @@ use forerun_sim::time::{Span, Time};
 
 use crate::assemble::Assembled;
 use crate::error::{Error, InputError};
+use crate::kv;
 use crate::output::OutputFile;
 use crate::trial::Altered;
 
@@ -103,6 +104,7 @@ pub(crate) fn run_routed(
     let mut summary = collector.finish(&totals, source.labels(), context);
     summary.cost.price_source.clone_from(&assembled.price_source);
     summary.cost_model.clone_from(&assembled.cost_models);
+    summary.kv_capacity = kv::capacity(&assembled.fleet, summary.kv.context_tokens_mean);
     if summary.requests.arrived == 0 {
         let why = "every request arrived within the warm-up, so nothing was measured: shorten `run.warm_up`";
         summary.warnings.push(why.into());

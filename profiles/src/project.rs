@@ -317,6 +317,7 @@ mod tests {
                 kv_element_bytes: 2,
                 max_num_seqs: 1024,
                 max_num_batched_tokens: 16_384,
+                data_parallel: 1,
                 cpu_per_step: Span::ZERO,
                 cpu_per_request: Span::ZERO,
             });

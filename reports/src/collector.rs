@@ -35,6 +35,8 @@ pub struct Collector {
     queue: LatencyHistogram,
     causes: CauseSums,
     prompt_tokens: u64,
+    /// Prompts and answers of completed requests.
+    context_tokens: u64,
     hit_tokens: HitTokens,
     duplicate_tokens: u64,
     preemptions: u64,
@@ -84,6 +86,7 @@ impl Collector {
             queue: LatencyHistogram::default(),
             causes: CauseSums::default(),
             prompt_tokens: 0,
+            context_tokens: 0,
             hit_tokens: HitTokens::default(),
             duplicate_tokens: 0,
             preemptions: 0,
@@ -152,6 +155,7 @@ impl Collector {
             mirrored: Mirrored::of(&totals.mirrored),
             cost_model: Vec::new(),
             lora: lora(&totals.replicas),
+            kv_capacity: Vec::new(),
             speculative: speculative(&totals.replicas),
             replica_deaths: totals.deaths,
         };
@@ -181,6 +185,7 @@ impl Collector {
             hit_tokens: self.hit_tokens,
             hit_rate: share(gpu + cpu + disk + shared, self.prompt_tokens),
             preemptions: self.preemptions,
+            context_tokens_mean: share(self.context_tokens, self.requests.completed),
         }
     }
 
@@ -219,6 +224,9 @@ impl Collector {
             self.hit_tokens.shared += u64::from(outcome.cached_shared_tokens);
             self.duplicate_tokens += u64::from(outcome.duplicate_tokens);
             self.preemptions += u64::from(outcome.preemptions);
+        }
+        if outcome.status == Status::Completed {
+            self.context_tokens += u64::from(outcome.request.prompt.tokens() + outcome.emitted);
         }
     }
 

@@ -11,6 +11,7 @@
 //! Latencies are over completed requests that arrived after the warm-up; what counts as good is an
 //! [`slo::Slo`].
 
+pub mod capacity;
 mod cells;
 pub mod collector;
 pub mod compare;

@@ -69,7 +69,8 @@ impl<W: io::Write> OutcomeWriter<W> {
             Self { csv: csv::Writer::from_writer(output), replicas, cell: String::new(), error: None };
         let header = COLUMNS.into_iter().map(str::to_owned);
         let causes = appended_causes().map(|cause| format!("{}_ms", cause.key()));
-        writer.error = writer.csv.write_record(header.chain(causes)).err();
+        let last = std::iter::once("restarts".to_owned());
+        writer.error = writer.csv.write_record(header.chain(causes).chain(last)).err();
         writer
     }
 
@@ -94,6 +95,7 @@ impl<W: io::Write> OutcomeWriter<W> {
         for cause in appended_causes() {
             self.show(Millis(outcome.spent.get(cause)))?;
         }
+        self.show(outcome.restarts)?;
         self.csv.write_record(None::<&[u8]>)
     }
 
@@ -258,7 +260,7 @@ mod tests {
              preemptions,status,reason,duplicate_tokens,retries,emitted_tokens,\
              overhead_ms,router_queue_ms,engine_queue_step_ms,engine_queue_slots_ms,engine_queue_kv_ms,\
              engine_queue_budget_ms,engine_queue_lora_ms,own_prefill_ms,decode_ms,\
-             stalled_by_others_prefill_ms"
+             stalled_by_others_prefill_ms,restarts"
         );
     }
 
@@ -277,7 +279,7 @@ mod tests {
             "\"req, \"\"7\"\"\",1.000000000,acme,s-9,2,1000,4,400,,pool-0,,,chat,\
              1.020000000,1.100000000,1.300000000,100.000000,66.666667,300.000000,0.000000,\
              400,0,0,0,1,completed,,16,0,4,\
-             10.000000,0.000000,10.000000,0.000000,0.000000,0.000000,0.000000,80.000000,200.000000,0.000000"
+             10.000000,0.000000,10.000000,0.000000,0.000000,0.000000,0.000000,80.000000,200.000000,0.000000,0"
         );
     }
 
@@ -291,7 +293,7 @@ mod tests {
         assert_eq!(
             lines(&[outcome], &Labels::default())[1],
             "0,0.000000000,,,,1000,4,,,,,,,,,0.000000000,,,,0.000000,,,,,0,rejected,too_long,0,0,0,\
-             0.000000,0.000000,0.000000,0.000000,0.000000,0.000000,0.000000,0.000000,0.000000,0.000000"
+             0.000000,0.000000,0.000000,0.000000,0.000000,0.000000,0.000000,0.000000,0.000000,0.000000,0"
         );
     }
 

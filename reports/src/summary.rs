@@ -11,6 +11,7 @@ use forerun_sim::request::Cause;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::PoolCapacity;
 use crate::replications::Replications;
 
 /// What one run did.
@@ -72,6 +73,9 @@ pub struct Summary {
     /// Loads of LoRA adapters, when there were some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<AdapterLoads>,
+    /// How much context the KV memory has room for, with and without each tier.
+    #[serde(default)]
+    pub kv_capacity: Vec<PoolCapacity>,
     /// Speculative decoding, when some was done (not golden-tested).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speculative: Option<Speculative>,
@@ -306,6 +310,9 @@ pub struct Kv {
     pub hit_rate: Option<f64>,
     /// Requests thrown out of a batch for lack of KV blocks.
     pub preemptions: u64,
+    /// Prompt and answer of a completed request, tokens, mean.
+    #[serde(default)]
+    pub context_tokens_mean: Option<f64>,
 }
 
 /// Prompt tokens found in a cache, by its tier.

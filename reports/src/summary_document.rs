@@ -1,5 +1,6 @@
 //! What `forerun simulate` shows of a summary: one screen.
 
+use crate::capacity::PoolCapacity;
 use crate::document::{Bar, Bars, Block, Cell, Column, Document, KeyValue, Level, Table};
 use crate::replications::Replications;
 use crate::summary::{
@@ -81,8 +82,10 @@ impl Summary {
             KeyValue::new("Throughput", self.rates()),
             KeyValue::new("Goodput", self.goodput()),
             KeyValue::new("KV cache", self.kv_cache()),
-            KeyValue::new("Cost", self.costs()),
         ]);
+        let tiered = self.kv_capacity.iter().filter(|pool| pool.tiers.len() > 1);
+        lines.extend(tiered.map(PoolCapacity::line));
+        lines.push(KeyValue::new("Cost", self.costs()));
         lines.extend(self.lora.as_ref().map(|lora| KeyValue::new("LoRA", adapter_loads(lora))));
         lines
     }
