@@ -6,16 +6,11 @@ use std::process::ExitCode;
 use forerun_planner::advise::{Asked, REQUESTS, Thresholds, advise};
 use forerun_planner::current;
 use forerun_planner::error::Error;
-use forerun_planner::scenario::SloSpec;
-use forerun_planner::scenario::overrides::Override;
-use forerun_planner::scenario::read;
-use forerun_reports::markdown;
-use serde_json::json;
 
 use crate::emit::EmitArgs;
-use crate::output::{ReportFormat, print, print_document};
+use crate::output::ReportFormat;
 use crate::progress::Bar;
-use crate::scenario::ScenarioArgs;
+use crate::scenario::QuestionArgs;
 
 const EXAMPLES: &str = "\
 The scenario's first pool is one replica; how many of them are needed, and how requests are routed, is searched.
@@ -34,10 +29,7 @@ Exit codes: 0 done; 2 wrong input; 3 a bug.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    scenario: ScenarioArgs,
-    /// What must hold, such as ttft=2s,tpot=50ms,attainment=0.95; stands in place of the scenario's.
-    #[arg(long, value_name = "LIMITS")]
-    slo: Option<SloSpec>,
+    question: QuestionArgs,
     /// Share of GPUs, or GPU-hours, that a feature must save.
     #[arg(long, value_name = "SHARE", default_value_t = Thresholds::default().min_gain, allow_negative_numbers = true)]
     min_gain: f64,
@@ -77,9 +69,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let slo = args.slo.as_ref().map(|slo| Override::new("slo", json!(slo)));
-    let overrides = args.scenario.overrides(slo.into_iter().collect()).map_err(Error::Input)?;
-    let loaded = read::read(args.scenario.origin(), &overrides).map_err(Error::Input)?;
+    let loaded = args.question.read().map_err(Error::Input)?;
     let asked = Asked {
         thresholds: Thresholds {
             min_gain: args.min_gain,
@@ -94,21 +84,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         replicas_max: args.max_replicas,
         current: args.current.as_deref().map(current::read).transpose().map_err(Error::Input)?,
     };
-    let bar = Bar::new(None);
-    let result = advise(&loaded, &asked, &|progress| bar.show(progress));
-    bar.clear();
-    let mut advice = result?;
-    match args.format {
-        ReportFormat::Table => print_document(&advice.to_document())?,
-        ReportFormat::Json => print(&advice.to_json())?,
-        ReportFormat::Markdown => {
-            // What is pasted should not change from run to run.
-            advice.simulation.wall_s = None;
-            print(&markdown::render(&advice.to_document()))?;
-        }
+    let mut advice = Bar::during(None, |watch| advise(&loaded, &asked, watch))?;
+    if args.format.is_pasted() {
+        advice.simulation.wall_s = None;
     }
-    if let Some(folder) = args.emit.folder.as_deref() {
-        args.emit.tell(&advice.emit(&args.emit.names(), folder)?);
-    }
+    args.format.print(|| advice.to_document(), || advice.to_json())?;
+    args.emit.write(|names, folder| advice.emit(names, folder))?;
     Ok(ExitCode::SUCCESS)
 }

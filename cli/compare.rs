@@ -88,29 +88,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(id) = &args.explain {
         return explain(plan, id, args.format);
     }
-    let bar = Bar::new(plan.requests());
-    let result = plan.run(&|progress| bar.show(progress));
-    bar.clear();
-    let mut comparison = result?;
-    match args.format {
-        ReportFormat::Table => print_document(&comparison.to_document())?,
-        ReportFormat::Json => print(&comparison.to_json())?,
-        ReportFormat::Markdown => {
-            // What is pasted should not change from run to run.
-            comparison.simulation.wall_s = None;
-            print(&markdown::render(&comparison.to_document()))?;
-        }
+    let mut comparison = Bar::during(plan.requests(), |watch| plan.run(watch))?;
+    if args.format.is_pasted() {
+        comparison.simulation.wall_s = None;
     }
+    args.format.print(|| comparison.to_document(), || comparison.to_json())?;
     let failed = args.assert_not_worse && comparison.some_worse();
     Ok(if failed { ExitCode::from(NOT_HELD) } else { ExitCode::SUCCESS })
 }
 
 /// Shows the decision of each variant on one request.
 fn explain(plan: Plan, id: &str, format: ReportFormat) -> anyhow::Result<ExitCode> {
-    let bar = Bar::new(None);
-    let explained = plan.explain(id, &|progress| bar.show(progress));
-    bar.clear();
-    let explained = explained?;
+    let explained = Bar::during(None, |watch| plan.explain(id, watch))?;
     if let ReportFormat::Json = format {
         let all: Vec<_> =
             explained.iter().map(|(name, one)| json!({"variant": name, "decision": one})).collect();

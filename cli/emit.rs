@@ -1,8 +1,9 @@
 //! The flags of commands whose answer becomes files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use forerun_planner::emit::Names;
+use forerun_planner::error::Error;
 
 /// Where an answer goes as files.
 #[derive(clap::Args)]
@@ -10,7 +11,7 @@ pub(crate) struct EmitArgs {
     /// Write the files that deploy the answer into this folder: values of llm-d's charts, the endpoint picker's
     /// configuration, routes, vLLM's arguments, and the scenario that was simulated.
     #[arg(long = "emit", value_name = "DIR")]
-    pub(crate) folder: Option<PathBuf>,
+    folder: Option<PathBuf>,
     /// Name of the release in these files; without it the model's.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -23,15 +24,17 @@ pub(crate) struct EmitArgs {
 }
 
 impl EmitArgs {
-    /// How the files are to be named.
-    pub(crate) fn names(&self) -> Names {
-        Names { name: self.name.clone(), namespace: self.namespace.clone(), openshift: self.openshift }
-    }
-
-    /// Says on stderr which files were written.
-    pub(crate) fn tell(&self, paths: &[PathBuf]) {
-        for path in paths {
+    /// Lets `emit` write the files where a folder is named, and says on stderr which were written.
+    pub(crate) fn write(
+        &self,
+        emit: impl FnOnce(&Names, &Path) -> Result<Vec<PathBuf>, Error>,
+    ) -> Result<(), Error> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let names =
+            Names { name: self.name.clone(), namespace: self.namespace.clone(), openshift: self.openshift };
+        for path in emit(&names, folder)? {
             eprintln!("wrote {}", path.display());
         }
+        Ok(())
     }
 }

@@ -5,14 +5,13 @@ use std::process::ExitCode;
 
 use forerun_planner::compare::router_override;
 use forerun_planner::error::{Error, InputError};
-use forerun_planner::gate::{Baseline, Gate, Tolerances, gate, record};
+use forerun_planner::gate::{Baseline, Tolerances, gate, record};
 use forerun_planner::scenario::overrides::Override;
 use forerun_planner::scenario::read::{self, Origin};
-use forerun_reports::markdown;
 use serde_json::json;
 
 use crate::NOT_HELD;
-use crate::output::{ReportFormat, print, print_document};
+use crate::output::{ReportFormat, print};
 use crate::progress::Bar;
 
 const EXAMPLES: &str = "\
@@ -81,10 +80,7 @@ fn recorded(args: &Args, path: &Path, mut overrides: Vec<Override>) -> anyhow::R
         overrides.push(Override::new("run.replications", json!(replications)));
     }
     let loaded = read::read(origin, &overrides).map_err(Error::Input)?;
-    let bar = Bar::new(None);
-    let result = record(&loaded, &|progress| bar.show(progress));
-    bar.clear();
-    let baseline = result?;
+    let baseline = Bar::during(None, |watch| record(&loaded, watch))?;
     baseline.write(path).map_err(Error::Input)?;
     print(&format!("{}: {} runs of {} recorded", path.display(), baseline.runs.len(), baseline.name))?;
     Ok(ExitCode::SUCCESS)
@@ -101,21 +97,10 @@ fn compared(args: &Args, path: &Path, overrides: &[Override]) -> anyhow::Result<
         None => baseline.scenario(Path::new(""), overrides),
     };
     let loaded = loaded.map_err(Error::Input)?;
-    let bar = Bar::new(None);
-    let result = gate(&baseline, &loaded, &tolerances, &|progress| bar.show(progress));
-    bar.clear();
-    let mut answer = result?;
+    let answer = Bar::during(None, |watch| gate(&baseline, &loaded, &tolerances, watch))?;
     if let Some(path) = &args.junit {
         answer.write_junit(path).map_err(Error::Input)?;
     }
-    show(&mut answer, args.format)?;
+    args.format.print(|| answer.to_document(), || answer.to_json())?;
     Ok(if answer.passes() { ExitCode::SUCCESS } else { ExitCode::from(NOT_HELD) })
-}
-
-fn show(answer: &mut Gate, format: ReportFormat) -> std::io::Result<()> {
-    match format {
-        ReportFormat::Table => print_document(&answer.to_document()),
-        ReportFormat::Json => print(&answer.to_json()),
-        ReportFormat::Markdown => print(&markdown::render(&answer.to_document())),
-    }
 }

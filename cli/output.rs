@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
 use forerun_reports::document::Document;
+use forerun_reports::markdown;
 use forerun_reports::terminal::Terminal;
 
 /// How to print.
@@ -58,4 +59,24 @@ pub(crate) enum ReportFormat {
     Json,
     /// Markdown for a pull request or a page.
     Markdown,
+}
+
+impl ReportFormat {
+    /// Whether the output is pasted into pages, which should not change from run to run: they leave wall-clock times out.
+    pub(crate) fn is_pasted(self) -> bool {
+        matches!(self, Self::Markdown)
+    }
+
+    /// Prints a report this way.
+    pub(crate) fn print(
+        self,
+        document: impl FnOnce() -> Document,
+        json: impl FnOnce() -> String,
+    ) -> io::Result<()> {
+        match self {
+            Self::Table => print_document(&document()),
+            Self::Json => print(&json()),
+            Self::Markdown => print(&markdown::render(&document())),
+        }
+    }
 }

@@ -7,17 +7,12 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use forerun_planner::error::{Error, InputError};
 use forerun_planner::plan::{Asked, BATCH_TOKENS, Roles, SPLITS, plan};
-use forerun_planner::scenario::SloSpec;
-use forerun_planner::scenario::overrides::Override;
-use forerun_planner::scenario::read;
-use forerun_reports::markdown;
-use serde_json::json;
 
 use crate::NOT_HELD;
 use crate::emit::EmitArgs;
-use crate::output::{ReportFormat, print, print_document};
+use crate::output::ReportFormat;
 use crate::progress::Bar;
-use crate::scenario::ScenarioArgs;
+use crate::scenario::QuestionArgs;
 
 const EXAMPLES: &str = "\
 The scenario says what arrives, the model and the SLO; its first pool is the pattern of every replica.
@@ -37,10 +32,7 @@ Exit codes: 0 done; 1 no fleet is shown to hold the SLO; 2 wrong input; 3 a bug.
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    scenario: ScenarioArgs,
-    /// What must hold, such as ttft=2s,tpot=50ms,attainment=0.95; stands in place of the scenario's.
-    #[arg(long, value_name = "LIMITS")]
-    slo: Option<SloSpec>,
+    question: QuestionArgs,
     /// GPUs to choose from; without it the first pool's, or else h100-sxm, h200-sxm and a100-sxm-80gb.
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     gpus: Vec<String>,
@@ -138,25 +130,15 @@ fn stock(text: &str) -> Result<(String, u32), InputError> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let slo = args.slo.as_ref().map(|slo| Override::new("slo", json!(slo)));
-    let overrides = args.scenario.overrides(slo.into_iter().collect()).map_err(Error::Input)?;
-    let loaded = read::read(args.scenario.origin(), &overrides).map_err(Error::Input)?;
+    let loaded = args.question.read().map_err(Error::Input)?;
     let asked = args.asked().map_err(Error::Input)?;
-    let bar = Bar::new(None);
-    let result = plan(&loaded, &asked, &|progress| bar.show(progress));
-    bar.clear();
-    let mut plan = result?;
-    match args.format {
-        ReportFormat::Table => print_document(&plan.to_document())?,
-        ReportFormat::Json => print(&plan.to_json())?,
-        ReportFormat::Markdown => {
-            // What is pasted should not change from run to run.
-            plan.simulation.wall_s = None;
-            print(&markdown::render(&plan.to_document()))?;
-        }
+    let mut plan = Bar::during(None, |watch| plan(&loaded, &asked, watch))?;
+    if args.format.is_pasted() {
+        plan.simulation.wall_s = None;
     }
-    if let Some(folder) = args.emit.folder.as_deref().filter(|_| plan.fleet.is_some()) {
-        args.emit.tell(&plan.emit(&args.emit.names(), folder)?);
+    args.format.print(|| plan.to_document(), || plan.to_json())?;
+    if plan.fleet.is_some() {
+        args.emit.write(|names, folder| plan.emit(names, folder))?;
     }
     Ok(if plan.fleet.is_some() { ExitCode::SUCCESS } else { ExitCode::from(NOT_HELD) })
 }

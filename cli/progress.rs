@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use forerun_planner::replicate::RunsProgress;
+use forerun_planner::replicate::{RunsProgress, WatchRuns};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A progress bar that also notices Ctrl-C.
@@ -17,8 +17,16 @@ pub(crate) struct Bar {
 }
 
 impl Bar {
+    /// What `run` finds, under a bar for runs of so many requests together, if that is known.
+    pub(crate) fn during<R>(requests: Option<u64>, run: impl FnOnce(WatchRuns<'_>) -> R) -> R {
+        let bar = Self::new(requests);
+        let result = run(&|progress| bar.show(progress));
+        bar.clear();
+        result
+    }
+
     /// A bar for runs of so many requests together, if that is known.
-    pub(crate) fn new(requests: Option<u64>) -> Self {
+    fn new(requests: Option<u64>) -> Self {
         let target = if std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr_with_hz(10)
         } else {
@@ -45,7 +53,7 @@ impl Bar {
     }
 
     /// Shows how far the runs are; breaks after Ctrl-C. Several threads may call it.
-    pub(crate) fn show(&self, progress: RunsProgress) -> ControlFlow<()> {
+    fn show(&self, progress: RunsProgress) -> ControlFlow<()> {
         if self.interrupted.load(Ordering::Relaxed) {
             self.bar.finish_and_clear();
             return ControlFlow::Break(());
@@ -58,7 +66,7 @@ impl Bar {
     }
 
     /// Removes the bar.
-    pub(crate) fn clear(&self) {
+    fn clear(&self) {
         self.bar.finish_and_clear();
     }
 }

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use forerun_planner::error::InputError;
+use forerun_planner::scenario::SloSpec;
 use forerun_planner::scenario::overrides::Override;
-use forerun_planner::scenario::read::Origin;
+use forerun_planner::scenario::read::{self, Loaded, Origin};
 use serde_json::{Value, json};
 
 /// What to run.
@@ -42,7 +43,30 @@ pub(crate) struct ScenarioArgs {
     overrides: Vec<String>,
 }
 
+/// What to ask about: a scenario whose SLO a flag may set.
+#[derive(clap::Args)]
+pub(crate) struct QuestionArgs {
+    #[command(flatten)]
+    scenario: ScenarioArgs,
+    /// What must hold, such as ttft=2s,tpot=50ms,attainment=0.95; stands in place of the scenario's.
+    #[arg(long, value_name = "LIMITS")]
+    slo: Option<SloSpec>,
+}
+
+impl QuestionArgs {
+    /// The scenario with the changes of the flags.
+    pub(crate) fn read(&self) -> Result<Loaded, InputError> {
+        let slo = self.slo.as_ref().map(|slo| Override::new("slo", json!(slo)));
+        self.scenario.read(slo.into_iter().collect())
+    }
+}
+
 impl ScenarioArgs {
+    /// The scenario with the changes of the flags and `more`.
+    pub(crate) fn read(&self, more: Vec<Override>) -> Result<Loaded, InputError> {
+        read::read(self.origin(), &self.overrides(more)?)
+    }
+
     /// Where the scenario comes from.
     pub(crate) fn origin(&self) -> Origin<'_> {
         match &self.scenario {

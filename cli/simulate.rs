@@ -8,7 +8,6 @@ use forerun_planner::compare::router_override;
 use forerun_planner::decision::explain_request;
 use forerun_planner::error::{Error, InputError};
 use forerun_planner::replicate::{RunsProgress, replicate};
-use forerun_planner::scenario::read;
 use forerun_planner::simulate::Progress;
 
 use crate::NOT_HELD;
@@ -69,8 +68,7 @@ enum Kv {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let router = args.router.iter().map(|name| router_override(name));
     let router = router.collect::<Result<_, _>>().map_err(Error::Input)?;
-    let overrides = args.scenario.overrides(router).map_err(Error::Input)?;
-    let loaded = read::read(args.scenario.origin(), &overrides).map_err(Error::Input)?;
+    let loaded = args.scenario.read(router).map_err(Error::Input)?;
     let mut assembled = assemble(&loaded).map_err(Error::Input)?;
     assembled.fleet.kv = match args.kv {
         Kv::Extents => KvForm::Extents,
@@ -84,10 +82,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Err(Error::Input(InputError::new(why)).into());
     }
     let replications = assembled.replications.unwrap_or(1);
-    let bar = Bar::new(assembled.workload.requests.map(|requests| requests * u64::from(replications)));
-    let result = replicate(&assembled, args.outcomes.as_deref(), &|progress| bar.show(progress));
-    bar.clear();
-    let summary = result?;
+    let requests = assembled.workload.requests.map(|requests| requests * u64::from(replications));
+    let summary = Bar::during(requests, |watch| replicate(&assembled, args.outcomes.as_deref(), watch))?;
     match args.format {
         Format::Table => print_document(&summary.to_document())?,
         Format::Json => print(&summary.to_json())?,
@@ -101,11 +97,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Shows one decision of the run.
 fn explain(assembled: &Assembled, id: &str, format: Format) -> anyhow::Result<ExitCode> {
-    let bar = Bar::new(assembled.workload.requests);
-    let mut progress = |now: Progress| bar.show(RunsProgress { done: 0, runs: 1, ended: now.ended });
-    let explained = explain_request(assembled, assembled.seed, id, &mut progress);
-    bar.clear();
-    let explained = explained?;
+    let explained = Bar::during(assembled.workload.requests, |watch| {
+        let mut progress = |now: Progress| watch(RunsProgress { done: 0, runs: 1, ended: now.ended });
+        explain_request(assembled, assembled.seed, id, &mut progress)
+    })?;
     match format {
         Format::Table => print_document(&explained.to_document())?,
         Format::Json => print(&explained.to_json()?)?,

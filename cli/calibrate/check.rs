@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use forerun_planner::served::check;
-use forerun_reports::markdown;
 
 use super::measured::MeasuredArgs;
-use crate::output::{ReportFormat, print, print_document};
+use crate::output::ReportFormat;
 use crate::progress::Bar;
 
 const EXAMPLES: &str = "\
@@ -33,17 +32,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (files, server) = (args.measured.files()?, args.measured.server()?);
-    let bar = Bar::new(None);
-    let checked = check(&files, &server, &|progress| bar.show(progress));
-    bar.clear();
-    let checked = checked?;
+    let checked = Bar::during(None, |watch| check(&files, &server, watch))?;
     if let Some(path) = &args.chart {
         checked.draw(path)?;
     }
-    match args.format {
-        ReportFormat::Table => print_document(&checked.document())?,
-        ReportFormat::Json => print(&serde_json::to_string_pretty(&checked.json())?)?,
-        ReportFormat::Markdown => print(&markdown::render(&checked.document()))?,
-    }
+    let json = serde_json::to_string_pretty(&checked.json())?;
+    args.format.print(|| checked.document(), || json)?;
     Ok(ExitCode::SUCCESS)
 }

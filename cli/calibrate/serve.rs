@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use forerun_planner::served::fit;
-use forerun_reports::markdown;
 
 use super::measured::MeasuredArgs;
-use crate::output::{ReportFormat, print, print_document};
+use crate::output::ReportFormat;
 use crate::progress::Bar;
 
 const EXAMPLES: &str = "\
@@ -31,17 +30,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (files, server) = (args.measured.files()?, args.measured.server()?);
-    let bar = Bar::new(None);
-    let fit = fit(&files, &server, &|progress| bar.show(progress));
-    bar.clear();
-    let fit = fit?;
+    let fit = Bar::during(None, |watch| fit(&files, &server, watch))?;
     if let Some(path) = &args.output {
         fit.write(path)?;
     }
-    match args.format {
-        ReportFormat::Table => print_document(&fit.document())?,
-        ReportFormat::Json => print(&serde_json::to_string_pretty(&fit.json())?)?,
-        ReportFormat::Markdown => print(&markdown::render(&fit.document()))?,
-    }
+    let json = serde_json::to_string_pretty(&fit.json())?;
+    args.format.print(|| fit.document(), || json)?;
     Ok(ExitCode::SUCCESS)
 }
