@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use forerun_workloads::measure::IdleGaps;
+use forerun_sim::time::Span;
+use forerun_workloads::measure::{ColdStarts, IdleGaps, ScaleToZero};
 
 use super::Study;
 use super::advice::{Answer, Gain, Row, Saved, Signal};
+use super::sizes::Sizes;
 use super::thresholds::Thresholds;
 use crate::words::{number, percent, seconds};
 
@@ -13,23 +15,24 @@ use crate::words::{number, percent, seconds};
 const COOLDOWNS: [f64; 8] = [10.0, 30.0, 60.0, 300.0, 600.0, 1200.0, 2400.0, 4800.0];
 
 /// Lengths of gaps to be measured.
-pub(super) fn gaps(thresholds: &Thresholds) -> Vec<f64> {
-    // A cooldown of zero: any gap counts.
-    let own = thresholds.cooldown_s.max(0.001);
-    COOLDOWNS.into_iter().chain([own]).collect()
+pub(super) fn gaps() -> Vec<Span> {
+    COOLDOWNS.into_iter().filter_map(Span::from_secs_f64).collect()
 }
 
-/// The row. A replica is stopped `cooldown` after its last request and started by the next one.
-pub(super) fn row(study: &Study<'_>) -> Row {
+/// How replicas would be stopped and started.
+pub(super) fn scale_to_zero(thresholds: &Thresholds) -> Option<ScaleToZero> {
+    Some(ScaleToZero {
+        cooldown: Span::from_secs_f64(thresholds.cooldown_s)?,
+        cold_start: Span::from_secs_f64(thresholds.cold_start_s)?,
+        queue_ttl: Span::from_secs_f64(thresholds.queue_ttl_s)?,
+    })
+}
+
+/// The row. Replicas are stopped `cooldown` after the last request and started by the next one.
+pub(super) fn row(study: &Study<'_>, sizes: &Sizes) -> Row {
     let Study { measures, thresholds, .. } = study;
-    let at = |cooldown: f64| {
-        let near = |gaps: &&IdleGaps| (gaps.at_least_s - cooldown).abs() < 1e-6;
-        measures.idle_gaps.iter().find(near).copied()
-    };
-    let saved = |gaps: IdleGaps| gaps.beyond_s / measures.span_s.max(1e-9);
-    let own = at(thresholds.cooldown_s.max(0.001));
-    let share = own.map_or(0.0, saved);
-    let starts = own.and_then(|gaps| gaps.per_day).unwrap_or(0.0);
+    let starts = measures.cold_starts.unwrap_or_default();
+    let share = starts.stopped_share.unwrap_or(0.0);
     let gain = Gain { of: Saved::GpuHours, share, interval: None, pairs: 0 };
     let mut row = Row {
         signal: Signal::Bursts,
@@ -41,31 +44,52 @@ pub(super) fn row(study: &Study<'_>) -> Row {
         flip: None,
         figures: BTreeMap::from([
             ("idle_share".to_owned(), share),
-            ("cold_starts_per_day".to_owned(), starts),
+            ("cold_starts_per_day".to_owned(), starts.per_day.unwrap_or(0.0)),
         ]),
     };
-    if share > 0.0 {
-        let rate = study.sustained();
-        let waiting = rate * thresholds.cold_start_s;
-        let late = rate * (thresholds.cold_start_s - thresholds.queue_ttl_s).max(0.0);
-        row.evidence.push(format!(
-            "{} cold starts a day of {}: about {} requests wait for each, {} of them beyond a queue TTL of {}",
-            number(starts),
-            seconds(thresholds.cold_start_s),
-            number(waiting),
-            number(late),
-            seconds(thresholds.queue_ttl_s)
-        ));
-        row.evidence
-            .push("reckoned from the gaps between requests: autoscaling itself was not simulated".to_owned());
-        row.figures.insert("requests_waiting_per_cold_start".to_owned(), waiting);
-        row.figures.insert("requests_beyond_queue_ttl_per_cold_start".to_owned(), late);
+    if starts.starts > 0 {
+        evidence(study, sizes, &starts, &mut row);
     }
-    let pays = |cooldown: &f64| at(*cooldown).map(saved).is_some_and(|share| share >= thresholds.min_gain);
-    row.flip = COOLDOWNS
-        .into_iter()
-        .rev()
-        .find(|cooldown| pays(cooldown))
-        .map(|cooldown| format!("pays with cooldowns of up to about {}", seconds(cooldown)));
+    let saved = |gaps: &IdleGaps| gaps.beyond_s / measures.span_s.max(1e-9);
+    let pays = measures.idle_gaps.iter().rev().find(|gaps| saved(gaps) >= thresholds.min_gain);
+    row.flip = pays.map(|gaps| format!("pays with cooldowns of up to about {}", seconds(gaps.at_least_s)));
     row
+}
+
+/// GPU-hours saved, cold starts, and the requests at risk in them.
+fn evidence(study: &Study<'_>, sizes: &Sizes, starts: &ColdStarts, row: &mut Row) {
+    let Study { measures, thresholds, .. } = study;
+    let per_day = |count: f64| count * 86_400.0 / measures.span_s.max(1e-9);
+    let of_all = |count: u64| count as f64 / measures.requests.max(1) as f64;
+    if let Some(gpus) = sizes.plain.gpus_of_largest() {
+        let hours = f64::from(gpus) * 24.0;
+        let saved = hours * starts.stopped_share.unwrap_or(0.0);
+        row.evidence.push(format!("{} of {} GPU-hours a day saved", number(saved), number(hours)));
+        row.figures.insert("gpu_hours_saved_per_day".to_owned(), saved);
+    }
+    row.evidence.push(format!(
+        "{} cold starts a day of {}",
+        number(starts.per_day.unwrap_or(0.0)),
+        seconds(thresholds.cold_start_s)
+    ));
+    let waits =
+        starts.wait_mean_s.map_or(String::new(), |wait| format!(", the others {} on average", seconds(wait)));
+    row.evidence.push(format!(
+        "requests at risk: {} a day arrive during a cold start ({}); {} of them ({}) would wait longer than the queue TTL of {} \
+         and be lost{waits}",
+        number(per_day(starts.waiting as f64)),
+        percent(of_all(starts.waiting)),
+        number(per_day(starts.lost as f64)),
+        percent(of_all(starts.lost)),
+        seconds(thresholds.queue_ttl_s)
+    ));
+    row.evidence.push(
+        "not simulated: reckoned from the times of arrival, for replicas that all stop and start together"
+            .to_owned(),
+    );
+    row.figures.insert("requests_waiting_share".to_owned(), of_all(starts.waiting));
+    row.figures.insert("requests_lost_share".to_owned(), of_all(starts.lost));
+    if let Some(wait) = starts.wait_mean_s {
+        row.figures.insert("cold_start_wait_mean_s".to_owned(), wait);
+    }
 }

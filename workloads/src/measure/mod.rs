@@ -5,6 +5,7 @@
 //! number of requests. The same requests give the same figures, bit by bit.
 
 mod arrivals;
+mod cold_starts;
 mod fenwick;
 mod lengths;
 mod popularity;
@@ -20,12 +21,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use arrivals::{BinFigures, IdleGaps, Rates};
+pub use cold_starts::{ColdStarts, ScaleToZero};
 pub use lengths::Figures;
 pub use popularity::{Named, Skew, Together};
 pub use prefixes::{CacheHits, Prefixes, TopPrefix, Within};
 pub use sessions::Sessions;
 
 use arrivals::Arrivals;
+use cold_starts::Restarts;
 use lengths::{Correlation, Distribution};
 use popularity::{Popularity, SlidingNames};
 use prefixes::Sharing;
@@ -44,6 +47,8 @@ pub struct Options {
     pub cache_tokens: Vec<u64>,
     /// Lengths from which a gap between arrivals counts as idle.
     pub idle_gaps: Vec<Span>,
+    /// Replicas that are stopped in idle time, where that is asked about.
+    pub scale_to_zero: Option<ScaleToZero>,
     /// Times within which different adapters are counted.
     pub adapter_windows: Vec<Span>,
     /// Shared prefixes that are listed.
@@ -62,6 +67,7 @@ impl Default for Options {
             answers: true,
             cache_tokens: Vec::new(),
             idle_gaps: [10, 60, 300, 900, 1800, 3600].map(Span::from_secs).into(),
+            scale_to_zero: None,
             adapter_windows: [1, 10, 60].map(Span::from_secs).into(),
             top_prefixes: 5,
             texts_max: 1 << 21,
@@ -83,6 +89,9 @@ pub struct Measures {
     pub rates: Rates,
     /// Time in which nothing arrives, by length of the gap.
     pub idle_gaps: Vec<IdleGaps>,
+    /// What stopping all replicas in idle time would do, where that was asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cold_starts: Option<ColdStarts>,
     /// Prompt lengths.
     pub input_tokens: Figures,
     /// Answer lengths.
@@ -127,6 +136,7 @@ pub struct Meter {
     requests: u64,
     warm_up_requests: u64,
     arrivals: Arrivals,
+    restarts: Option<Restarts>,
     input: Distribution,
     output: Distribution,
     context: Distribution,
@@ -154,6 +164,7 @@ impl Meter {
             requests: 0,
             warm_up_requests: 0,
             arrivals: Arrivals::new(options.warm_up, &options.idle_gaps),
+            restarts: options.scale_to_zero.map(Restarts::new),
             input: Distribution::new(),
             output: Distribution::new(),
             context: Distribution::new(),
@@ -184,6 +195,9 @@ impl Meter {
         }
         self.requests += 1;
         self.arrivals.record(at);
+        if let Some(restarts) = &mut self.restarts {
+            restarts.record(at);
+        }
         self.input.record(input.into());
         self.output.record(output.into());
         self.context.record(u64::from(input) + u64::from(output));
@@ -202,6 +216,7 @@ impl Meter {
             span_s: self.arrivals.span().as_secs_f64(),
             rates: self.arrivals.rates(),
             idle_gaps: self.arrivals.idle_gaps(),
+            cold_starts: self.restarts.as_ref().map(|restarts| restarts.figures(self.arrivals.span())),
             input_tokens: self.input.figures(1.0),
             output_tokens: self.output.figures(1.0),
             context_tokens: self.context.figures(1.0),
