@@ -5,7 +5,7 @@
 //! objects `k8s-openapi`, a large crate, has only the Deployment, `gateway-api` only the route (and needs a
 //! newer compiler), and no crate has InferencePool, KEDA's or the charts' types.
 
-mod arguments;
+pub(crate) mod arguments;
 pub(crate) mod deployment;
 pub mod objects;
 pub mod ogx;

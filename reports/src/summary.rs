@@ -177,14 +177,29 @@ pub struct CostModelSource {
 pub struct Uncertainty {
     /// What was compared, in words.
     pub basis: String,
-    /// Loads that were compared.
+    /// Loads whose latencies were compared: those below capacity, or all where none was.
     pub loads: u64,
     /// Simulated over measured, minus one: the least and the largest over these loads, by the key of the figure in this
     /// document, for example `e2e_ms.mean`.
     pub errors: BTreeMap<String, [f64; 2]>,
-    /// Whether the loads are of the server that is simulated.
+    /// Whose loads these are.
     #[serde(default)]
-    pub this_server: bool,
+    pub compared: Compared,
+}
+
+/// Which measured servers stand for a simulated one, the farthest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compared {
+    /// Servers with other GPUs: none with this one was measured.
+    #[default]
+    OtherGpus,
+    /// Servers with this GPU and models of another kind.
+    SameGpu,
+    /// Servers with this GPU and models of this kind.
+    SameKind,
+    /// The server itself.
+    ThisServer,
 }
 
 impl Uncertainty {

@@ -63,12 +63,12 @@ fn larger(study: &Study<'_>, verdict: &Verdict, place: usize) -> Verdict {
 
 /// The doubt about one fleet.
 fn at(study: &Study<'_>, verdict: &Verdict) -> Result<Doubt, Error> {
-    let error = StepTimes::of(&study.subject.grade, &study.subject.gpu.name);
+    let error = StepTimes::of(&study.subject.grade, study.subject.uncertainty.as_ref());
     let mut doubt = Doubt {
         grade: study.subject.grade.clone(),
         step_time_median: error.median,
         step_time_deviation: error.deviation,
-        step_time_source: error.source.to_owned(),
+        step_time_source: error.source.clone(),
         ..Doubt::default()
     };
     let Some(Chosen { setting, replicas }) = &verdict.chosen else { return Ok(doubt) };

@@ -7,6 +7,7 @@ use super::advice::{Answer, Gain, Row, Signal};
 use super::rate::SHARING;
 use super::sizes::{Fleets, Offer, Sizes, fleets, mean};
 use crate::error::Error;
+use crate::scenario::TiersSpec;
 use crate::trial::{Setting, could_exist, host_memory};
 use crate::words::{number, percent, tokens};
 
@@ -42,7 +43,7 @@ pub(super) fn row(
         figures: BTreeMap::from([("weights_share".to_owned(), share)]),
     };
     pressure(sizes, &mut row);
-    let offered = host_memory_row(study, sizes, prefixes_fire, &mut row)?;
+    let offered = tiers_row(study, sizes, prefixes_fire, &mut row)?;
     if share < study.thresholds.weights_share {
         return Ok((row, offered));
     }
@@ -70,9 +71,9 @@ pub(super) fn row(
     Ok((row, offered))
 }
 
-/// Host memory for KV: would it save GPUs? Only where contexts are asked again, and one replica's cache is too small
-/// for what is shared.
-fn host_memory_row(
+/// KV tiers below the GPU: would they save GPUs? Only where contexts are asked again, and one replica's cache is too
+/// small for what is shared.
+fn tiers_row(
     study: &Study<'_>,
     sizes: &Sizes,
     prefixes_fire: bool,
@@ -89,42 +90,90 @@ fn host_memory_row(
         ));
         return Ok(None);
     }
-    let gib = thresholds.host_memory_gib;
     let base = sizes.best();
-    let Some(cpu_tier) = host_memory(gib) else { return Ok(None) };
-    let setting = Setting { cpu_tier: Some(cpu_tier), ..base.setting.clone() };
     let guess = base.most().unwrap_or(1);
-    let mut found = fleets(study, &[setting], guess, study.bench.seeds.len())?;
-    let with = found.remove(0);
-    let hit_rate = |fleets: &Fleets| mean(fleets.summaries(), |s| s.kv.hit_rate);
-    // Without a fleet that holds there is no rate to speak of.
-    let hit_rates = match (hit_rate(&with), hit_rate(base)) {
-        (Some(with), Some(base)) => format!(", hit rate {} instead of {}", percent(with), percent(base)),
-        _ => String::new(),
-    };
-    row.evidence.push(format!(
-        "{gib} GiB of host memory for KV on each replica, under {}: {} replicas instead of {}{hit_rates}",
-        base.policy(),
-        with.range(),
-        base.range()
-    ));
-    let Some(gain) = with.saves(base) else { return Ok(None) };
-    row.figures.insert("host_memory_saves_share".to_owned(), gain.share);
-    if gain.answer(thresholds.min_gain) != Answer::Yes {
-        return Ok(None);
+    let tiers = candidates(&subject.offered, thresholds.host_memory_gib);
+    let settings =
+        tiers.iter().map(|tier| Setting { tiers: Some(tier.spec.clone()), ..base.setting.clone() });
+    let settings: Vec<Setting> = settings.collect();
+    let mut best: Option<(&Tier, Fleets, Gain)> = None;
+    for (tier, with) in tiers.iter().zip(fleets(study, &settings, guess, study.bench.seeds.len())?) {
+        row.evidence.push(evidence(tier, &with, base));
+        let Some(gain) = with.saves(base) else { continue };
+        row.figures.insert(format!("{}_saves_share", tier.key), gain.share);
+        // What needs fewer components comes first, and stays unless another saves more.
+        if best.as_ref().is_none_or(|(.., best)| gain.share > best.share) {
+            best = Some((tier, with, gain));
+        }
     }
+    let pays = best.filter(|(.., gain)| gain.answer(thresholds.min_gain) == Answer::Yes);
+    let Some((tier, with, gain)) = pays else { return Ok(None) };
     // Where prompts share prefixes, that row is the one that fires; this is a second way to act on it.
     if !prefixes_fire {
         row.answer = Answer::Yes;
         row.gain = Some(gain);
     }
     let total = with.saves(&sizes.plain).unwrap_or(gain);
-    Ok(Some(Offer {
-        signal: Signal::Memory,
+    Ok(Some(Offer { signal: Signal::Memory, name: tier.name, fleets: with, gain: total }))
+}
+
+/// A way to keep more KV.
+struct Tier {
+    /// In figures.
+    key: &'static str,
+    /// As a part of the verdict.
+    name: &'static str,
+    /// In evidence.
+    words: String,
+    spec: TiersSpec,
+}
+
+/// Host memory, and under it what the scenario offers besides.
+fn candidates(offered: &TiersSpec, gib: f64) -> Vec<Tier> {
+    let cpu = offered.cpu.clone().or_else(|| host_memory(gib));
+    let host = TiersSpec { cpu, disk: None, shared: None, load: offered.load };
+    let words = host.cpu.as_ref().map_or_else(String::new, |cpu| cpu.capacity.to_string());
+    let memory = format!("{words} of host memory for KV on each replica");
+    let mut all = vec![Tier {
+        key: "host_memory",
         name: "KV cache in host memory (OffloadingConnector)",
-        fleets: with,
-        gain: total,
-    }))
+        words: memory.clone(),
+        spec: host.clone(),
+    }];
+    if let Some(disk) = &offered.disk {
+        all.push(Tier {
+            key: "disk",
+            name: "KV cache in host memory and on a disk of each replica (TieringOffloadingSpec)",
+            words: format!("{memory} and a disk below"),
+            spec: TiersSpec { disk: Some(disk.clone()), ..host.clone() },
+        });
+    }
+    if let Some(shared) = &offered.shared {
+        all.push(Tier {
+            key: "shared",
+            name: "KV cache in host memory and in a file system that replicas share (TieringOffloadingSpec)",
+            words: format!("{memory} and a shared file system below"),
+            spec: TiersSpec { shared: Some(shared.clone()), ..host },
+        });
+    }
+    all
+}
+
+/// Fleets with a tier and without, in a sentence.
+fn evidence(tier: &Tier, with: &Fleets, base: &Fleets) -> String {
+    let hit_rate = |fleets: &Fleets| mean(fleets.summaries(), |s| s.kv.hit_rate);
+    // Without a fleet that holds there is no rate to speak of.
+    let hit_rates = match (hit_rate(with), hit_rate(base)) {
+        (Some(with), Some(base)) => format!(", hit rate {} instead of {}", percent(with), percent(base)),
+        _ => String::new(),
+    };
+    format!(
+        "{}, under {}: {} replicas instead of {}{hit_rates}",
+        tier.words,
+        base.policy(),
+        with.range(),
+        base.range()
+    )
 }
 
 /// How much a lack of KV blocks costs in the plain fleet.

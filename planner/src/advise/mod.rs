@@ -35,7 +35,6 @@ pub use advice::{
 };
 pub use thresholds::Thresholds;
 
-use forerun_sim::time::Span;
 use forerun_workloads::measure::{Measures, Options, measure};
 
 use crate::assemble::Assembled;
@@ -129,7 +128,7 @@ pub fn advise(loaded: &Loaded, asked: &Asked, watch: WatchRuns<'_>) -> Result<Ad
         gain,
     });
     let offers: Vec<Offer> = [aware, apart, host_memory, affinity].into_iter().flatten().collect();
-    let rows = vec![rate, prefixes, memory, adapters, bursts::row(&study)];
+    let rows = vec![rate, prefixes, memory, adapters, bursts::row(&study, &sizes)];
     let verdict = verdict::of(&study, &sizes, &rows, &offers);
     let (verdict, doubt) = doubt::of(&study, verdict)?;
     let today = today::of(&study, asked.current.as_ref(), &verdict)?;
@@ -140,7 +139,7 @@ pub fn advise(loaded: &Loaded, asked: &Asked, watch: WatchRuns<'_>) -> Result<Ad
         schema: advice::SCHEMA,
         about: study.about(),
         replica: capacity.facts(&study)?,
-        hazards: verdict::hazards(&study, &rows),
+        hazards: verdict::hazards(&study, &rows, &verdict),
         not_simulated: verdict::not_simulated(&study),
         loaded: study.subject.loaded.clone(),
         today,
@@ -173,7 +172,8 @@ impl<'a> Study<'a> {
             warm_up: assembled.fleet.warm_up,
             block_tokens: engine.block_size,
             cache_tokens: vec![subject.kv_tokens],
-            idle_gaps: bursts::gaps(&asked.thresholds).into_iter().filter_map(Span::from_secs_f64).collect(),
+            idle_gaps: bursts::gaps(),
+            scale_to_zero: bursts::scale_to_zero(&asked.thresholds),
             ..Options::default()
         };
         let measures = measure(&mut source, &options).map_err(|e| InputError::new(e.to_string()))?;

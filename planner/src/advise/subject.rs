@@ -1,12 +1,13 @@
 //! What is asked about: one replica, the traffic, the SLO, with what the scenario leaves open filled in.
 
+use forerun_reports::summary::Uncertainty;
 use forerun_sim::catalog::Gpu;
 
 use crate::assemble::{Assembled, Hardware, assemble};
 use crate::error::InputError;
 use crate::hardware::{DEFAULT_MODEL, find_model};
 use crate::scenario::read::Loaded;
-use crate::scenario::{EngineArgs, PoolSpec};
+use crate::scenario::{EngineArgs, PoolSpec, TiersSpec};
 use crate::trial::{check_open, complete_slo, could_exist, slo_words};
 use crate::words::{percent, tokens};
 
@@ -37,8 +38,12 @@ pub(super) struct Subject {
     pub max_num_seqs: u32,
     /// Adapters in a batch.
     pub max_loras: u32,
+    /// KV tiers that the scenario offers: row 3 asks what they buy, all else is without them.
+    pub offered: TiersSpec,
     /// Where step times come from.
     pub grade: String,
+    /// How far they were off where servers were measured.
+    pub uncertainty: Option<Uncertainty>,
     /// One replica in words.
     pub about: String,
     /// The traffic in words.
@@ -59,6 +64,13 @@ impl Subject {
         let mut loaded = loaded.clone();
         check_open(&loaded)?;
         complete_slo(&mut loaded, &mut notes);
+        let offered = loaded.scenario.tiers.take().unwrap_or_default();
+        if offered != TiersSpec::default() {
+            notes.push(
+                "the scenario's `tiers` are taken as an offer: row 3 says what they buy, all else is without them"
+                    .to_owned(),
+            );
+        }
         let pools = loaded.scenario.pools.get_or_insert_default();
         if pools.len() > 1 {
             notes.push(format!("only the first of {} pools is considered", pools.len()));
@@ -66,8 +78,8 @@ impl Subject {
         let pool = pools.first().cloned().unwrap_or_else(PoolSpec::default);
         let (loaded, tensor_parallel, fits) = split(&loaded, pool.tensor_parallel, &mut notes)?;
         let assembled = assemble(&loaded)?;
-        let known = assembled.cost_models.first().and_then(|model| model.uncertainty.as_ref());
-        notes.extend(known.map(forerun_reports::summary::Uncertainty::words));
+        let uncertainty = assembled.cost_models.first().and_then(|model| model.uncertainty.clone());
+        notes.extend(uncertainty.as_ref().map(Uncertainty::words));
         let scenario = &loaded.scenario;
         let gpu = Hardware::gpu(scenario, &pool, &loaded.base)?;
         let name = pool.model.as_deref().or(scenario.model.as_deref()).unwrap_or(DEFAULT_MODEL);
@@ -97,6 +109,8 @@ impl Subject {
             max_num_seqs: engine.max_num_seqs,
             max_loras: engine.max_loras.unwrap_or(1),
             grade: assembled.cost_models.first().map_or_else(String::new, |model| model.grade.clone()),
+            offered,
+            uncertainty,
             about,
             workload: format!("Traffic: {}.", assembled.workload.about.trim_end_matches('.')),
             slo: format!("SLO: {}.", slo_words(scenario.slo.as_ref())),

@@ -56,6 +56,40 @@ fn long_shared_documents_call_for_a_router_that_knows_the_caches() {
 }
 
 #[test]
+fn tiers_that_the_scenario_offers_are_tried_and_all_else_is_without_them() {
+    let prefix = include_str!("../../scenarios/signals/prefix.yaml");
+    let offer = "tiers: {cpu: {capacity: 60GiB}, disk: {capacity: 1TiB}, shared: {bandwidth: 40GB/s}}\n";
+    let advice = advice(&format!("{prefix}{offer}"), 1000);
+    let row = advice.row(Signal::Memory).unwrap();
+    for key in ["host_memory_saves_share", "disk_saves_share", "shared_saves_share"] {
+        assert!(row.figures.contains_key(key), "{key}: {:?}", row.evidence);
+    }
+    assert!(row.evidence.iter().any(|words| words.contains("a shared file system below")), "{row:?}");
+    assert!(advice.warnings.iter().any(|note| note.contains("taken as an offer")));
+    assert!(advice.not_simulated.iter().all(|words| !words.contains("store of KV")));
+}
+
+#[test]
+fn a_profile_of_the_very_server_says_how_sure_its_step_times_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("served.json");
+    let profile = |errors: [f64; 2]| {
+        let profile = serde_json::json!({
+            "schema": "forerun-served/1", "grade": "measured here", "source": "a load generator",
+            "gpu": "h100-sxm", "model": "meta-llama/Llama-3.1-8B", "tensor_parallel": 1, "dtype": "bf16",
+            "constants": {}, "refused": {}, "errors": {"tpot_ms.mean": errors}, "loads": 5,
+        });
+        std::fs::write(&path, profile.to_string()).unwrap();
+        let none = include_str!("../../scenarios/signals/none.yaml");
+        advice(&format!("{none}profile: {}\n", path.display()), 200).doubt
+    };
+    let (sure, unsure) = (profile([-0.01, 0.02]), profile([-0.3, 0.3]));
+    assert_eq!((sure.grade.as_str(), sure.step_time_deviation), ("measured here", 0.02));
+    assert!(sure.step_time_source.contains("the fit to this server"), "{}", sure.step_time_source);
+    assert!(unsure.step_time_deviation > 0.2 && unsure.slo_holds <= sure.slo_holds);
+}
+
+#[test]
 fn weights_beyond_one_gpu_call_for_tensor_parallelism_and_nothing_else() {
     let advice = advice(include_str!("../../scenarios/signals/memory.yaml"), 600);
     assert_eq!(firing(&advice), [Signal::Memory]);
@@ -76,6 +110,12 @@ fn windows_of_work_between_silences_call_for_scaling_to_zero() {
     let gain = advice.row(Signal::Bursts).unwrap().gain.unwrap();
     assert!(gain.share > 0.6 && gain.pairs == 0, "{gain:?}");
     assert!(advice.hazards.iter().any(|hazard| hazard.contains("noEndpointRequestTTL")));
+    let row = advice.row(Signal::Bursts).unwrap();
+    let figure = |key: &str| row.figures[key];
+    assert!(figure("cold_starts_per_day") > 5.0 && figure("gpu_hours_saved_per_day") > 0.6 * 24.0);
+    assert!(figure("requests_lost_share") > 0.1, "a cold start is longer than the queue TTL: {row:?}");
+    assert!(figure("requests_waiting_share") > figure("requests_lost_share"));
+    assert!(row.evidence.iter().any(|words| words.starts_with("not simulated")), "{:?}", row.evidence);
     assert!(advice.verdict.lift.iter().any(|component| component.contains("KEDA")));
 }
 

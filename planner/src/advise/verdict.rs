@@ -3,6 +3,7 @@
 use super::Study;
 use super::advice::{Answer, Chosen, Kind, Part, Row, Signal, Verdict};
 use super::sizes::{Fleets, Offer, Sizes};
+use crate::emit::arguments::FILES;
 use crate::trial::Policy;
 use crate::words::{number, percent, plural, seconds};
 
@@ -132,7 +133,7 @@ fn lift(kind: Kind, scaled: bool, policy: Policy) -> Vec<String> {
 const ROUTE_TIMEOUT_S: f64 = 300.0;
 
 /// What can go wrong in operation.
-pub(super) fn hazards(study: &Study<'_>, rows: &[Row]) -> Vec<String> {
+pub(super) fn hazards(study: &Study<'_>, rows: &[Row], verdict: &Verdict) -> Vec<String> {
     let mut hazards = Vec::new();
     let yes = |signal: Signal| rows.iter().any(|row| row.signal == signal && row.answer == Answer::Yes);
     let thresholds = &study.thresholds;
@@ -168,6 +169,13 @@ pub(super) fn hazards(study: &Study<'_>, rows: &[Row]) -> Vec<String> {
             number(index as f64 / study.subject.kv_tokens as f64)
         ));
     }
+    let tiers = verdict.chosen.as_ref().and_then(|chosen| chosen.setting.tiers.as_ref());
+    if tiers.is_some_and(|tiers| tiers.disk.is_some() || tiers.shared.is_some()) {
+        hazards.push(format!(
+            "the files of KV are expected at {FILES}: mount them there; servers that share them need PYTHONHASHSEED=0, \
+             without which each names the same blocks otherwise"
+        ));
+    }
     if yes(Signal::Adapters) {
         hazards.push(
             "lora-affinity-scorer gives a replica that has never stepped a score of 0: freshly started ones are shunned"
@@ -182,10 +190,14 @@ pub(super) fn not_simulated(study: &Study<'_>) -> Vec<String> {
     let mut left = vec![
         "autoscaling (row 5 is arithmetic)".to_owned(),
         "the CPU of endpoint picker and gateway beyond their fixed latencies".to_owned(),
-        "stores of KV that replicas share".to_owned(),
         "failures and rollouts".to_owned(),
         "other GPUs and mixed fleets (forerun plan)".to_owned(),
     ];
+    if study.subject.offered.shared.is_none() {
+        left.push(
+            "a store of KV that replicas share (offer one in the scenario's `tiers.shared`)".to_owned(),
+        );
+    }
     if study.measures.adapters.distinct > 0 {
         left.push("ranks of adapters".to_owned());
     }

@@ -1,6 +1,6 @@
 //! vLLM's command line for one role of a verdict.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::verdict::{Servers, Verdict};
 use crate::scenario::{EngineArgs, KvCacheDtype, Role, SchedulingPolicy};
@@ -23,7 +23,9 @@ pub(super) fn of(verdict: &Verdict, role: Role, servers: &Servers, tensor_parall
         arguments.push(format!("--max-cpu-loras={}", lora.max_cpu_loras));
         arguments.push(format!("--max-lora-rank={}", lora.rank));
     }
-    if let Some(gib) = verdict.tiers.cpu_gib {
+    if let Some(gib) = verdict.tiers.cpu_gib.filter(|_| verdict.tiers.files) {
+        arguments.push(format!("--kv-transfer-config={}", tiering(gib)));
+    } else if let Some(gib) = verdict.tiers.cpu_gib {
         arguments.push("--kv-offloading-backend=native".to_owned());
         arguments.push(format!("--kv-offloading-size={gib}"));
     }
@@ -40,6 +42,22 @@ pub(super) fn of(verdict: &Verdict, role: Role, servers: &Servers, tensor_parall
         arguments.push(format!("--kv-events-config={events}"));
     }
     arguments
+}
+
+/// Where servers keep KV in files.
+pub(crate) const FILES: &str = "/mnt/kv-cache";
+
+/// vLLM's multi-tier setup (docs.vllm.ai, KV offloading usage guide): host memory of so many GiB, and files below.
+fn tiering(gib: f64) -> Value {
+    json!({
+        "kv_connector": "OffloadingConnector",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {
+            "spec_name": "TieringOffloadingSpec",
+            "cpu_bytes_to_use": (gib * f64::from(1u32 << 30)) as u64,
+            "secondary_tiers": [{"type": "fs", "root_dir": FILES}],
+        },
+    })
 }
 
 /// The engine's own arguments, by vLLM's names, in the order of the scenario's.

@@ -81,7 +81,7 @@ impl Deployment<'_> {
             kv_events: self.setting.policy.follows_kv_events(),
             llmd_min: self.setting.policy.llm_d_min().map(str::to_owned),
         });
-        let tier = scenario.scenario.tiers.as_ref().and_then(|tiers| tiers.cpu.as_ref());
+        let tiers = scenario.scenario.tiers.clone().unwrap_or_default();
         let engine = first.engine.unwrap_or_default().or(&common);
         Ok(Verdict {
             name: names.name.clone().unwrap_or_else(|| release(name)),
@@ -95,7 +95,10 @@ impl Deployment<'_> {
             image: IMAGE.to_owned(),
             serving,
             simulated: Some(simulated(&scenario, router.is_some())?),
-            tiers: Tiers { cpu_gib: tier.map(|tier| tier.capacity.0 / GIB) },
+            tiers: Tiers {
+                cpu_gib: tiers.cpu.map(|tier| tier.capacity.0 / GIB),
+                files: tiers.disk.is_some() || tiers.shared.is_some(),
+            },
             lora: lora(&engine, scenario.scenario.lora.as_ref()),
             autoscaling: self.autoscaling.filter(|_| router.is_some()),
             router,

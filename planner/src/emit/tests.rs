@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::verdict::{Autoscaling, Backend, IMAGE, Lora, Prediction, RouterVerdict, Servers, Tiers};
 use super::*;
 use crate::current;
-use crate::scenario::{EngineArgs, KvCacheDtype};
+use crate::scenario::{EngineArgs, KvCacheDtype, Role};
 
 const CONFIG: &str = "\
 apiVersion: llm-d.ai/v1alpha1
@@ -60,7 +60,7 @@ fn aggregated() -> Verdict {
         serving: Serving::Aggregated(servers(1, 4)),
         simulated: None,
         router: Some(RouterVerdict { config: CONFIG.to_owned(), kv_events: false, llmd_min: None }),
-        tiers: Tiers { cpu_gib: Some(100.0) },
+        tiers: Tiers { cpu_gib: Some(100.0), files: false },
         lora: Some(Lora { max_loras: 4, max_cpu_loras: 16, rank: 16 }),
         autoscaling: Some(Autoscaling {
             min_replicas: 0,
@@ -217,6 +217,28 @@ fn the_weights_of_the_route_are_shares_of_the_traffic() {
 }
 
 #[test]
+fn files_below_host_memory_are_vllms_second_tier() {
+    let with = |files: bool| {
+        let verdict = Verdict { tiers: Tiers { cpu_gib: Some(2.0), files }, ..aggregated() };
+        arguments::of(&verdict, Role::Both, &servers(1, 1), false)
+    };
+    assert!(with(false).contains(&"--kv-offloading-size=2".to_owned()));
+    let own = with(true);
+    let config = own.iter().find_map(|argument| argument.strip_prefix("--kv-transfer-config=")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(config).unwrap();
+    let extra = &config["kv_connector_extra_config"];
+    assert_eq!(
+        (&config["kv_connector"], &extra["cpu_bytes_to_use"]),
+        (&"OffloadingConnector".into(), &(2u64 << 30).into())
+    );
+    assert_eq!(
+        (&extra["spec_name"], &extra["secondary_tiers"][0]["type"]),
+        (&"TieringOffloadingSpec".into(), &"fs".into())
+    );
+    assert!(own.iter().all(|argument| !argument.contains("kv-offloading")), "one way, not both: {own:?}");
+}
+
+#[test]
 fn emitted_arguments_are_understood_when_they_are_read_as_todays_fleet() {
     let verdict = disaggregated();
     let [values] =
@@ -240,7 +262,10 @@ fn impossible_verdicts_are_refused() {
     refused(Verdict { model: "a b".to_owned(), ..aggregated() }, "not a name");
     refused(Verdict { serving: Serving::Aggregated(servers(1, 0)), ..aggregated() }, "at least 1");
     refused(Verdict { router: None, autoscaling: None, ..disaggregated() }, "need a router");
-    refused(Verdict { tiers: Tiers { cpu_gib: Some(9.0) }, ..disaggregated() }, "two KV connectors");
+    refused(
+        Verdict { tiers: Tiers { cpu_gib: Some(9.0), files: false }, ..disaggregated() },
+        "two KV connectors",
+    );
     refused(Verdict { autoscaling: aggregated().autoscaling, ..single() }, "there is no router");
 }
 

@@ -99,6 +99,8 @@ pub struct RouterVerdict {
 pub struct Tiers {
     /// Host memory of each replica, in GiB.
     pub cpu_gib: Option<f64>,
+    /// Files below it, on a disk of each replica or in a file system that all share.
+    pub files: bool,
 }
 
 /// LoRA adapters.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use forerun_reports::summary::Uncertainty;
+use forerun_reports::summary::{Compared, Uncertainty};
 use forerun_sim::catalog::{Gpu, Model};
 use serde::{Deserialize, Serialize};
 
@@ -100,7 +100,12 @@ impl ServedProfile {
         let loads = self.loads;
         let noun = if loads == 1 { "load, half by half" } else { "loads, each by a fit to the others" };
         let basis = format!("the fit to this server, held out: {loads} {noun}");
-        Uncertainty { basis, loads: u64::from(loads), errors: self.errors.clone(), this_server: true }
+        Uncertainty {
+            basis,
+            loads: u64::from(loads),
+            errors: self.errors.clone(),
+            compared: Compared::ThisServer,
+        }
     }
 
     /// Its text.

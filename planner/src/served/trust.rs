@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use forerun_reports::summary::Uncertainty;
+use forerun_reports::summary::{Compared, Uncertainty};
 use forerun_sim::catalog::{Gpu, Model};
 use serde::{Deserialize, Serialize};
 
@@ -170,12 +170,16 @@ pub(crate) fn uncertainty(gpu: &Gpu, model: &Model, step_times: &str) -> Option<
     let on_gpu: Vec<&ErrorModel> = all.iter().copied().filter(|own| own.gpu == gpu.name).collect();
     let alike: Vec<&ErrorModel> =
         on_gpu.iter().copied().filter(|own| own.dtype == dtype && own.model_class == class).collect();
-    let (chosen, of) = if !alike.is_empty() {
-        (alike, format!("{class} {dtype} models on {}", gpu.name))
+    let (chosen, compared, of) = if !alike.is_empty() {
+        (alike, Compared::SameKind, format!("{class} {dtype} models on {}", gpu.name))
     } else if !on_gpu.is_empty() {
-        (on_gpu, format!("other models on {} (none {class} in {dtype} was measured)", gpu.name))
+        (
+            on_gpu,
+            Compared::SameGpu,
+            format!("other models on {} (none {class} in {dtype} was measured)", gpu.name),
+        )
     } else {
-        (all, format!("other GPUs (nothing on {} was measured: expect more)", gpu.name))
+        (all, Compared::OtherGpus, format!("other GPUs (nothing on {} was measured: expect more)", gpu.name))
     };
     let first = chosen.first()?;
     let mut errors = first.errors.clone();
@@ -184,16 +188,18 @@ pub(crate) fn uncertainty(gpu: &Gpu, model: &Model, step_times: &str) -> Option<
     }
     let sum = |count: fn(&ErrorModel) -> u32| chosen.iter().map(|own| count(own)).sum::<u32>();
     let (servers, loads) = (sum(|own| own.servers), sum(|own| own.loads));
-    let at_capacity = match sum(|own| own.at_capacity) {
+    let at_capacity = sum(|own| own.at_capacity);
+    let words = match at_capacity {
         0 => String::new(),
         loads => format!(", {loads} of them at capacity"),
     };
     let basis = format!(
-        "{step_times} against {servers} measured {} of {of}, {loads} {}{at_capacity}",
+        "{step_times} against {servers} measured {} of {of}, {loads} {}{words}",
         if servers == 1 { "server" } else { "servers" },
         if loads == 1 { "load" } else { "loads" },
     );
-    Some(Uncertainty { basis, loads: u64::from(loads), errors, this_server: false })
+    let told = if at_capacity < loads { loads - at_capacity } else { loads };
+    Some(Uncertainty { basis, loads: u64::from(told), errors, compared })
 }
 
 /// The key of a figure in a summary.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use forerun_reports::summary::Summary;
+use forerun_sim::observer::Observer;
 use forerun_sim::time::Span;
 use forerun_workloads::open::Workload;
 use forerun_workloads::units::Duration;
@@ -212,6 +213,20 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// As those of the simulation.
     pub(crate) fn run(&self, assembled: &Assembled, replicas: &[u32], seed: u64) -> Result<Summary, Error> {
+        self.run_watched(assembled, replicas, seed, &mut ())
+    }
+
+    /// The same; `watcher` is told of its requests.
+    ///
+    /// # Errors
+    /// As those of the simulation.
+    pub(crate) fn run_watched(
+        &self,
+        assembled: &Assembled,
+        replicas: &[u32],
+        seed: u64,
+        watcher: &mut dyn Observer,
+    ) -> Result<Summary, Error> {
         let started = self.counts.started.fetch_add(1, Ordering::Relaxed) + 1;
         let mut sized = assembled.clone();
         for (pool, &replicas) in sized.fleet.pools.iter_mut().zip(replicas) {
@@ -224,7 +239,7 @@ impl<'a> Bench<'a> {
             counted = now.ended;
             (self.watch)(RunsProgress { done: started - 1, runs: started, ended })
         };
-        let summary = run_once(&sized, seed, None, &mut (), &mut progress as OnProgress<'_>)?;
+        let summary = run_once(&sized, seed, None, watcher, &mut progress as OnProgress<'_>)?;
         let all = summary.requests.arrived + summary.requests.warm_up;
         self.counts.ended.fetch_add(all.saturating_sub(counted), Ordering::Relaxed);
         Ok(summary)

@@ -7,7 +7,7 @@ use super::policy::Policy;
 use crate::assemble::{Assembled, assemble};
 use crate::error::{Error, InputError};
 use crate::scenario::read::Loaded;
-use crate::scenario::{CpuTierSpec, EngineArgs, PoolSpec, Role, StepTimeSpec};
+use crate::scenario::{CpuTierSpec, EngineArgs, PoolSpec, Role, StepTimeSpec, TiersSpec};
 
 /// Replicas of one kind, in a number that is searched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub(crate) struct Setting {
     pub traffic: f64,
     /// vLLM arguments that stand over the pool's own.
     pub engine: EngineArgs,
-    /// Host memory for KV over the scenario's own.
-    pub cpu_tier: Option<CpuTierSpec>,
+    /// KV tiers below the GPU, in place of the scenario's own.
+    pub tiers: Option<TiersSpec>,
     /// GPU time of every step as a multiple of what the cost model says.
     pub slowdown: f64,
     /// How requests differ from the scenario's.
@@ -47,7 +47,7 @@ impl Setting {
             parts: vec![Part::default()],
             traffic: 1.0,
             engine: EngineArgs::default(),
-            cpu_tier: None,
+            tiers: None,
             slowdown: 1.0,
             alteration: Alteration::default(),
         }
@@ -84,8 +84,8 @@ impl Setting {
         let pools = self.parts.iter().zip(replicas).enumerate();
         let pools = pools.map(|(place, (part, &replicas))| self.pool(&own, part, place, replicas));
         scenario.pools = Some(pools.collect());
-        if let Some(cpu) = &self.cpu_tier {
-            scenario.tiers.get_or_insert_default().cpu = Some(cpu.clone());
+        if let Some(tiers) = &self.tiers {
+            scenario.tiers = Some(tiers.clone());
         }
         if differs(self.slowdown) {
             let own = scenario.step_time.unwrap_or_default();

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use judge::{Observed, Settings, VariantRuns, compare};
-pub use rows::{ROWS_MAX, Rows, WindowValues, window_values};
+pub use rows::{ROWS_MAX, Rows, WindowValues, limit_values, window_values};
 pub use why::Why;
 
 use crate::replications::FigureEstimate;

@@ -5,7 +5,7 @@ use forerun_sim::request::{Labels, Outcome, Status};
 use forerun_sim::time::Time;
 
 use crate::figures::{FIGURES, FIGURES_COUNT};
-use crate::slo::Slo;
+use crate::slo::{AggregateLimit, Metric, Slo, Statistic};
 use crate::statistics::{percentile_values, pseudo_values};
 
 /// Most requests of a run that is cut into windows: each takes 96 bytes.
@@ -95,6 +95,15 @@ struct Windows {
 }
 
 impl Windows {
+    /// Windows over the arrivals of all `runs`. `None` when there are too few requests, or all arrive at once.
+    fn over(runs: &[Rows]) -> Option<Self> {
+        let arrivals = || runs.iter().flat_map(|run| run.rows.iter().map(|row| row.arrival));
+        let (start, last) = (arrivals().min()?, arrivals().max()?);
+        let fewest = runs.iter().map(|run| run.rows.len()).min()?;
+        let count = WINDOWS.into_iter().find(|count| fewest >= count * REQUESTS_MIN)?;
+        (start < last).then(|| Self { start, nanos: last.since(start).as_nanos() + 1, count })
+    }
+
     /// The window of `at`; `None` after the last.
     fn of(&self, at: Time) -> Option<usize> {
         let from_start = at.saturating_since(self.start).as_nanos();
@@ -106,24 +115,53 @@ impl Windows {
 /// Cuts the runs of all variants at the same instants. `None` when there are too few requests, or all arrive at once.
 #[must_use]
 pub fn window_values(runs: &[Rows]) -> Option<Vec<WindowValues>> {
-    let arrivals = || runs.iter().flat_map(|run| run.rows.iter().map(|row| row.arrival));
-    let (start, last) = (arrivals().min()?, arrivals().max()?);
-    let fewest = runs.iter().map(|run| run.rows.len()).min()?;
-    let count = WINDOWS.into_iter().find(|count| fewest >= count * REQUESTS_MIN)?;
-    if start == last {
-        return None;
-    }
-    let windows = Windows { start, nanos: last.since(start).as_nanos() + 1, count };
+    let windows = Windows::over(runs)?;
     Some(runs.iter().map(|run| run_values(&run.rows, windows)).collect())
 }
 
-fn run_values(rows: &[Row], windows: Windows) -> WindowValues {
-    let latency = |figure: fn(&Row) -> Option<f64>| {
-        let mut values: Vec<(f64, usize)> =
-            rows.iter().filter_map(|row| Some((figure(row)?, windows.of(row.arrival)?))).collect();
-        values.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        values
+/// Values of the windows of one run for each limit on the whole run, in the order of [`Slo::checks`]: they spread as the
+/// limited figure would. Absent for limits that windows cannot tell: on largest values, gaps between tokens, queues.
+/// `None` when there are too few requests, or all arrive at once.
+#[must_use]
+pub fn limit_values(run: &Rows) -> Option<Vec<Option<Vec<f64>>>> {
+    let windows = Windows::over(std::slice::from_ref(run))?;
+    let attainment = run.slo.attainment.map(|_| ratio(&run.rows, windows, goodness));
+    let aggregates = run.slo.aggregate.iter().map(|limit| limited(&run.rows, windows, limit));
+    Some(attainment.into_iter().chain(aggregates).collect())
+}
+
+fn limited(rows: &[Row], windows: Windows, limit: &AggregateLimit) -> Option<Vec<f64>> {
+    let values = match limit.metric {
+        Metric::Ttft => latency(rows, windows, |row| row.ttft_ms),
+        Metric::Tpot => latency(rows, windows, |row| row.tpot_ms),
+        Metric::E2e => latency(rows, windows, |row| row.e2e_ms),
+        Metric::Itl | Metric::Queue => return None,
     };
+    let percentile = |share: f64| percentile_values(&values, windows.count, share);
+    match limit.statistic {
+        Statistic::Mean => mean(&values, windows.count),
+        Statistic::P50 => percentile(0.50),
+        Statistic::P90 => percentile(0.90),
+        Statistic::P95 => percentile(0.95),
+        Statistic::P99 => percentile(0.99),
+        Statistic::Max => None,
+    }
+}
+
+/// A latency of all requests that have it, in ascending order, each with its window.
+fn latency(rows: &[Row], windows: Windows, figure: fn(&Row) -> Option<f64>) -> Vec<(f64, usize)> {
+    let values = rows.iter().filter_map(|row| Some((figure(row)?, windows.of(row.arrival)?)));
+    let mut values: Vec<(f64, usize)> = values.collect();
+    values.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    values
+}
+
+fn goodness(row: &Row) -> (f64, f64) {
+    (f64::from(u8::from(row.good)), 1.0)
+}
+
+fn run_values(rows: &[Row], windows: Windows) -> WindowValues {
+    let latency = |figure: fn(&Row) -> Option<f64>| latency(rows, windows, figure);
     let (ttft, tpot, e2e) =
         (latency(|row| row.ttft_ms), latency(|row| row.tpot_ms), latency(|row| row.e2e_ms));
     let ratio = |of: fn(&Row) -> (f64, f64)| ratio(rows, windows, of);
@@ -139,7 +177,7 @@ fn run_values(rows: &[Row], windows: Windows) -> WindowValues {
         "e2e_p95_ms" => percentile_values(&e2e, windows.count, 0.95),
         "goodput_requests_per_s" => Some(rate(|row| f64::from(u8::from(row.good)))),
         "output_tokens_per_s" => Some(rate(|row| f64::from(row.emitted))),
-        "attainment" => ratio(|row| (f64::from(u8::from(row.good)), 1.0)),
+        "attainment" => ratio(goodness),
         "hit_rate" => ratio(|row| (f64::from(row.cached_tokens), f64::from(row.prompt_tokens))),
         // Steps and gaps between tokens belong to no request.
         _ => None,
@@ -188,6 +226,7 @@ fn rate(rows: &[Row], windows: Windows, of: impl Fn(&Row) -> f64) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::testing::completed;
+    use forerun_sim::time::Span;
 
     /// A request each second whose TTFT is `ttft` ms of its number.
     fn run(requests: u64, ttft: impl Fn(u64) -> u64) -> Rows {
@@ -227,5 +266,25 @@ mod tests {
         let mut burst = Rows::new(Time::ZERO, Slo::default());
         (0..1000).for_each(|_| burst.ended(&completed(0, 50, 100, 2), &Labels::default()));
         assert!(window_values(&[burst]).is_none());
+    }
+
+    #[test]
+    fn limits_have_values_where_windows_tell_of_them() {
+        let slo = Slo {
+            attainment: Some(0.9),
+            aggregate: [(Metric::Ttft, Statistic::P90), (Metric::Itl, Statistic::Mean)]
+                .map(|(metric, statistic)| AggregateLimit { metric, statistic, limit: Span::from_secs(1) })
+                .into(),
+            ..Slo::default()
+        };
+        let run = Rows { slo, ..run(640, |number| 100 + number / 20) };
+        let values = limit_values(&run).unwrap();
+        assert!(values[0].as_ref().unwrap().iter().all(|value| (value - 1.0).abs() < 1e-9));
+        let ttft = values[1].as_ref().unwrap();
+        assert!(
+            (ttft.iter().sum::<f64>() / 32.0 - 128.0).abs() < 1.0,
+            "the 90th percentile of 100 to 131: {ttft:?}"
+        );
+        assert!(values[2].is_none() && values.len() == 3);
     }
 }
