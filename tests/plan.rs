@@ -76,6 +76,87 @@ fn a_plan_is_shown_as_a_table_and_missed_targets_have_their_exit_code() {
     }
 }
 
+/// A case of AIConfigurator 0.12: model, prompt and answer tokens, limits on means, and its best fleets.
+struct Case {
+    model: &'static str,
+    tokens: [u32; 2],
+    slo: &'static str,
+    together: &'static str,
+    apart: &'static str,
+    /// A rate that its better way holds, and the other does not.
+    rate: f64,
+    better: Way,
+}
+
+#[derive(Debug, PartialEq)]
+enum Way {
+    Together,
+    Apart,
+}
+
+/// What AIConfigurator assumes of prefill and decode apart, and not of both together: latencies of prefills times 1.1,
+/// of decodes times 1.08, and rates times 0.9 and 0.92 (its sdk/picking.py and sdk/task.py).
+const FACTORS: &str = "step_time={prefill: 1.1, decode: 1.08}";
+const RATE_FACTOR: f64 = 0.9;
+
+#[test]
+fn with_a_static_planners_factors_its_ranking_of_together_and_apart_is_ours() {
+    let folder = Folder::with_scenario(include_str!("../examples/static-planner.yaml"));
+    let cases = [
+        Case {
+            model: "Qwen/Qwen3-32B",
+            tokens: [4000, 1000],
+            slo: "{ttft_mean: 2s, tpot_mean: 30ms}",
+            together: "[{tensor_parallel: 4, replicas: 4}]",
+            apart: "[{role: prefill, replicas: 8}, {role: decode, tensor_parallel: 4, replicas: 2}]",
+            rate: 11.3,
+            better: Way::Together,
+        },
+        Case {
+            model: "meta-llama/Llama-3.1-8B",
+            tokens: [1000, 200],
+            slo: "{ttft_mean: 1s, tpot_mean: 20ms}",
+            together: "[{replicas: 8}]",
+            apart: "[{role: prefill, replicas: 5}, {role: decode, replicas: 3}]",
+            rate: 170.0,
+            better: Way::Together,
+        },
+        Case {
+            model: "meta-llama/Llama-3.1-70B",
+            tokens: [4000, 1000],
+            slo: "{ttft_mean: 2s, tpot_mean: 40ms}",
+            together: "[{tensor_parallel: 8, replicas: 2}]",
+            apart: "[{role: prefill, tensor_parallel: 2, replicas: 4}, {role: decode, tensor_parallel: 8, replicas: 1}]",
+            rate: 6.2,
+            better: Way::Apart,
+        },
+    ];
+    for case in &cases {
+        for (way, pools) in [(Way::Together, case.together), (Way::Apart, case.apart)] {
+            let rate = if way == Way::Apart { case.rate / RATE_FACTOR } else { case.rate };
+            // Long enough for batches to fill, and for a backlog to show.
+            let lasts = f64::from(case.tokens[1]) * 0.4;
+            let changes = [
+                format!("model={}", case.model),
+                format!("slo={}", case.slo),
+                format!("pools={pools}"),
+                format!("run.warm_up={}s", lasts / 8.0),
+                format!("workload.requests={}", (rate * lasts) as u64),
+                format!("workload.synthetic.arrival.poisson.rate={rate}"),
+                format!("workload.synthetic.input_tokens={}", case.tokens[0]),
+                format!("workload.synthetic.output_tokens={}", case.tokens[1]),
+            ];
+            let apart = ["router=null".to_owned(), FACTORS.to_owned()];
+            let apart = apart.iter().filter(|_| way == Way::Apart);
+            let sets = changes.iter().chain(apart).flat_map(|change| ["--set", change]);
+            let summary = folder.summary(&["scenario.yaml"].into_iter().chain(sets).collect::<Vec<_>>());
+            let holds =
+                summary["slo_checks"].as_array().expect("limits").iter().all(|check| check["holds"] == true);
+            assert_eq!(holds, way == case.better, "{} {way:?}: {}", case.model, summary["slo_checks"]);
+        }
+    }
+}
+
 #[test]
 fn advice_stands_on_todays_manifests_and_becomes_files() {
     let folder = Folder::with_scenario("workload: {preset: azure-conv, rate: 2, requests: 400}");

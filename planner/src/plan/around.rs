@@ -7,7 +7,7 @@ use super::race::{Candidate, Standings, round};
 use super::runs::Runs;
 use super::shapes::Shape;
 use crate::error::Error;
-use crate::scenario::EngineArgs;
+use crate::scenario::{EngineArgs, TiersSpec};
 use crate::trial::{Alteration, Bench, Setting, StepTimes, host_memory, largest};
 
 /// What is asked of the fleet that was chosen.
@@ -53,7 +53,8 @@ pub(super) fn varied(
         |apart: bool| standings.sized.iter().find(|candidate| candidate.shape.is_apart() == apart).cloned();
     let best: Vec<Candidate> = [best(false), best(true)].into_iter().flatten().collect();
     for sized in best {
-        let shapes: Vec<Shape> = variants(&sized.shape, asked).collect();
+        let own = bench.loaded.scenario.tiers.clone().unwrap_or_default();
+        let shapes: Vec<Shape> = variants(&sized.shape, asked, &own).collect();
         let shapes: Vec<Shape> = shapes
             .into_iter()
             .filter(|shape| bench.assemble(&shape.setting).is_ok())
@@ -68,7 +69,7 @@ pub(super) fn varied(
     Ok(better)
 }
 
-fn variants<'a>(shape: &'a Shape, asked: &'a Asked) -> impl Iterator<Item = Shape> + 'a {
+fn variants<'a>(shape: &'a Shape, asked: &'a Asked, own: &'a TiersSpec) -> impl Iterator<Item = Shape> + 'a {
     let engine =
         |engine: EngineArgs| Setting { engine: engine.or(&shape.setting.engine), ..shape.setting.clone() };
     let batches = asked.batch_tokens.iter().map(move |&tokens| {
@@ -80,7 +81,8 @@ fn variants<'a>(shape: &'a Shape, asked: &'a Asked) -> impl Iterator<Item = Shap
         shape.changed(engine(args), format!("long_prefill_token_threshold {tokens}"))
     });
     let memory = asked.host_memory_gib.iter().map(move |&gib| {
-        let setting = Setting { cpu_tier: host_memory(gib), ..shape.setting.clone() };
+        let tiers = TiersSpec { cpu: host_memory(gib), ..own.clone() };
+        let setting = Setting { tiers: Some(tiers), ..shape.setting.clone() };
         shape.changed(setting, format!("{gib} GiB of host memory"))
     });
     // Host memory and prefill/decode apart need two KV connectors in one server.
@@ -150,7 +152,7 @@ pub(super) fn step_times(bench: &Bench<'_>, runs: &Runs, fleet: &Candidate) -> R
     let errors = assembled
         .cost_models
         .iter()
-        .map(|model| (model.grade.clone(), StepTimes::of(&model.grade, &model.gpu)));
+        .map(|model| (model.grade.clone(), StepTimes::of(&model.grade, model.uncertainty.as_ref())));
     let worst = errors.max_by(|(_, a), (_, b)| a.deviation.total_cmp(&b.deviation));
     let Some((grade, error)) = worst else { return Ok(StepTimesDoubt::default()) };
     let limit = largest(1.05, 0.5, 2.0, 1.15, |slowdown| {
@@ -163,7 +165,7 @@ pub(super) fn step_times(bench: &Bench<'_>, runs: &Runs, fleet: &Candidate) -> R
         grade,
         median: error.median,
         deviation: error.deviation,
-        source: error.source.to_owned(),
+        source: error.source.clone(),
         limit: Some(limit),
         slo_holds: Some(error.at_most(limit)),
         usd_per_hour_90: sure.as_ref().map(|(_, cost)| *cost),

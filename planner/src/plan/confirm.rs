@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::race::Candidate;
-use super::runs::{Runs, Trial};
+use super::runs::{Runs, Trial, WindowError};
 use crate::error::Error;
 use crate::trial::Bench;
 
@@ -36,8 +36,12 @@ pub struct Confirmation {
     /// Runs of these in which every limit held.
     pub seeds_held: u64,
     /// Where the margin of the tightest limit is believed to be, as a share of the limit (of all requests, for shares
-    /// of requests); absent for a recorded trace, which is the same for every seed.
+    /// of requests); absent for a recorded trace that is too short for windows.
     pub margin: Option<Interval>,
+    /// Windows of time that the interval rests on: a recorded trace is the same for every seed.
+    pub windows: Option<u64>,
+    /// Whether these windows still depend on their neighbours: the interval is then too narrow.
+    pub dependent: bool,
 }
 
 /// A fleet that was asked again.
@@ -128,15 +132,16 @@ pub(super) fn ask(
     fresh: &[u64],
     confidence: f64,
 ) -> Result<(Confirmation, Trial), Error> {
+    if fresh.len() < LOOKS[0] {
+        return ask_windows(bench, runs, fleet, fresh[0], confidence);
+    }
     let mut trials: Vec<Trial> = Vec::new();
-    // A recorded trace is the same for every seed.
-    let looks: &[usize] = if fresh.len() < LOOKS[0] { &[1] } else { &LOOKS };
-    let each_look = (1.0 - confidence) / looks.len() as f64;
-    for &until in looks {
-        let seeds = &fresh[trials.len()..until.min(fresh.len())];
+    let each_look = (1.0 - confidence) / LOOKS.len() as f64;
+    for until in LOOKS {
+        let seeds = &fresh[trials.len()..until];
         trials.extend(bench.each_seed(seeds, |seed| runs.run(bench, &fleet.shape, &fleet.replicas, seed))?);
         let verdict = judge(&trials, 1.0 - 2.0 * each_look);
-        if verdict.decided || until == looks[looks.len() - 1] {
+        if verdict.decided || until == LOOKS[LOOKS.len() - 1] {
             let held = trials.iter().filter(|trial| trial.holds).count() as u64;
             let confirmation = Confirmation {
                 shown: verdict.shown,
@@ -144,11 +149,42 @@ pub(super) fn ask(
                 seeds: trials.len() as u64,
                 seeds_held: held,
                 margin: verdict.margin,
+                windows: None,
+                dependent: false,
             };
             return Ok((confirmation, mean(&trials)));
         }
     }
     Err(Error::Internal("no look at the runs was the last".into()))
+}
+
+/// A recorded trace is the same for every seed: its windows of time say how far its one run may be off.
+fn ask_windows(
+    bench: &Bench<'_>,
+    runs: &Runs,
+    fleet: &Candidate,
+    seed: u64,
+    confidence: f64,
+) -> Result<(Confirmation, Trial), Error> {
+    let trial = runs.run_in_windows(bench, &fleet.shape, &fleet.replicas, seed)?;
+    let errors = trial.margins().into_iter().zip(&trial.by_windows);
+    let intervals = errors.filter_map(|(mean, error)| {
+        let WindowError { windows, standard_error, dependent } = (*error)?;
+        let degrees_of_freedom = (windows - 1) as f64;
+        let margin = Difference { mean, standard_error, degrees_of_freedom, runs: windows as usize };
+        Some((margin.interval(1.0 - 2.0 * (1.0 - confidence)), windows, dependent))
+    });
+    let tightest = intervals.min_by(|(a, ..), (b, ..)| a.low.total_cmp(&b.low));
+    let confirmation = Confirmation {
+        shown: trial.holds && tightest.is_none_or(|(margin, ..)| margin.low >= 0.0),
+        confidence,
+        seeds: 1,
+        seeds_held: u64::from(trial.holds),
+        margin: tightest.map(|(margin, ..)| margin),
+        windows: tightest.map(|(_, windows, _)| windows),
+        dependent: tightest.is_some_and(|(.., dependent)| dependent),
+    };
+    Ok((confirmation, trial))
 }
 
 struct Judged {
@@ -159,9 +195,6 @@ struct Judged {
 
 /// Whether the mean margin of every limit is shown to be positive, or of one to be negative.
 fn judge(trials: &[Trial], two_sided: f64) -> Judged {
-    if let [trial] = trials {
-        return Judged { shown: trial.holds, decided: true, margin: None };
-    }
     let margins: Vec<Vec<f64>> = trials.iter().map(Trial::margins).collect();
     let limits = margins.iter().map(Vec::len).min().unwrap_or(0);
     let intervals = (0..limits).filter_map(|limit| {
@@ -190,5 +223,6 @@ fn mean(trials: &[Trial]) -> Trial {
         hit_rate: of(|trial| trial.hit_rate),
         busy: of(|trial| trial.busy),
         output_tokens_per_s: of(|trial| trial.output_tokens_per_s),
+        by_windows: Vec::new(),
     }
 }

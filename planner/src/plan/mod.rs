@@ -27,7 +27,7 @@ use std::time::Instant;
 pub use answer::{ByRoles, Fleet, FleetPart, Plan, Rejected, Sensitivity, Simulation, StepTimesDoubt};
 pub use asked::{Asked, BATCH_TOKENS, GPUS, Roles, SPLITS};
 pub use confirm::Confirmation;
-pub use runs::Trial;
+pub use runs::{Trial, WindowError};
 
 use forerun_reports::slo::{Metric, Slo};
 use forerun_workloads::measure::{Measures, Options, measure};
@@ -233,13 +233,14 @@ fn fleet_of(sized: &Candidate, figures: &Trial) -> Fleet {
         spare,
     });
     let usd_per_hour = sized.cost();
+    let host_memory = shape.setting.tiers.as_ref().and_then(|tiers| tiers.cpu.as_ref());
     let tokens = figures.output_tokens_per_s.filter(|tokens| *tokens > 0.0);
     Fleet {
         name: shape.name(replicas),
         parts: parts.collect(),
         router: shape.setting.policy.name().to_owned(),
         engine: shape.setting.engine.clone(),
-        host_memory_gib: shape.setting.cpu_tier.as_ref().map(|tier| tier.capacity.0 / f64::from(1u32 << 30)),
+        host_memory_gib: host_memory.map(|tier| tier.capacity.0 / f64::from(1u32 << 30)),
         gpus: shape.gpus(replicas),
         usd_per_hour,
         usd_per_million_output_tokens: tokens.map(|tokens| usd_per_hour / 3600.0 / tokens * 1e6),
@@ -270,19 +271,24 @@ fn by_roles(asked: &Asked, standings: &Standings, chosen: Option<&confirm::Asked
         })
     };
     let why_not = |apart: bool| {
-        let same = standings.beaten.iter().filter(|beaten| beaten.apart == apart);
+        let same = standings.beaten.iter().filter(|beaten| beaten.shape.is_apart() == apart);
         let nearest = same.min_by(|a, b| {
             let cost =
                 |beaten: &race::Beaten| beaten.usd_per_hour.filter(|_| beaten.held).unwrap_or(f64::INFINITY);
             cost(a).total_cmp(&cost(b))
         });
-        nearest.map(|beaten| format!("{}: {}", beaten.tried.as_ref().unwrap_or(&beaten.kind), beaten.why))
+        nearest.map(|beaten| format!("{}: {}", fleet_tried(beaten), beaten.why))
     };
     let each = ways.into_iter().map(|apart| {
         let fleet = best(apart);
         ByRoles { apart, why_not: if fleet.is_some() { None } else { why_not(apart) }, fleet }
     });
     each.collect()
+}
+
+/// What was tried of a kind, in words.
+fn fleet_tried(beaten: &race::Beaten) -> String {
+    beaten.tried.clone().unwrap_or_else(|| beaten.shape.kind())
 }
 
 /// Fleets that held on the whole traffic and of which none is better than another in every respect.
@@ -318,17 +324,21 @@ fn rejected(
 ) -> Vec<Rejected> {
     let impossible = impossible.into_iter().map(|(kind, why)| Rejected { kind, usd_per_hour: None, why });
     let beaten = standings.beaten.iter().map(|beaten| Rejected {
-        kind: beaten.tried.clone().unwrap_or_else(|| beaten.kind.clone()),
+        kind: fleet_tried(beaten),
         usd_per_hour: beaten.usd_per_hour,
         why: beaten.why.clone(),
     });
     let unsure = tried.iter().filter(|asked| !asked.confirmation.shown).map(|asked| Rejected {
         kind: asked.fleet.shape.name(&asked.fleet.replicas),
         usd_per_hour: Some(asked.fleet.cost()),
-        why: format!(
-            "not shown to hold with fresh seeds: {} of {} runs did",
-            asked.confirmation.seeds_held, asked.confirmation.seeds
-        ),
+        why: match asked.confirmation {
+            Confirmation { windows: Some(windows), seeds_held: 1, .. } => {
+                format!("holds, and {windows} windows of the trace do not show that it would again")
+            }
+            Confirmation { seeds, seeds_held, .. } => {
+                format!("not shown to hold with fresh seeds: {seeds_held} of {seeds} runs did")
+            }
+        },
     });
     unsure.chain(beaten).chain(impossible).collect()
 }

@@ -53,10 +53,10 @@ impl Candidate {
 /// A kind that was left out.
 #[derive(Clone, Debug)]
 pub(super) struct Beaten {
-    /// Its kind, in words.
-    pub kind: String,
-    /// Whether prefill and decode were apart.
-    pub apart: bool,
+    /// Its kind.
+    pub shape: Shape,
+    /// Only fleets of it from this price on are left that could hold.
+    pub from: f64,
     /// The fleet that decided, in words: the cheapest that held, or else the dearest that did not.
     pub tried: Option<String>,
     /// Whether it held.
@@ -104,23 +104,44 @@ pub(super) fn race(
                 kept.push(candidate);
             } else {
                 standings.beaten.push(Beaten {
-                    kind: candidate.shape.kind(),
-                    apart: candidate.shape.is_apart(),
+                    from: candidate.cost(),
                     tried: Some(candidate.shape.name(&candidate.replicas)),
                     held: true,
                     usd_per_hour: Some(candidate.cost()),
                     why: format!("dearer {part} than {} USD/h", number(best)),
+                    shape: guess_from(candidate),
                 });
             }
         }
         runs.keep()?;
         if last {
+            kept.extend(taken_up_again(bench, runs, best, &mut standings)?);
+            kept.sort_by(|a, b| a.cost().total_cmp(&b.cost()));
             standings.sized = kept;
             return Ok(standings);
         }
         going = kept.into_iter().map(guess_from).collect();
     }
     Ok(standings)
+}
+
+/// Short runs flatter: queues have no time to grow. Kinds that were left out against a price that nothing holds the
+/// whole traffic for are sized on it after all, below the `best` that does.
+///
+/// # Errors
+/// As those of the simulation.
+fn taken_up_again(
+    bench: &Bench<'_>,
+    runs: &Runs,
+    best: f64,
+    standings: &mut Standings,
+) -> Result<Vec<Candidate>, Error> {
+    let (mut again, left): (Vec<Beaten>, Vec<Beaten>) =
+        standings.beaten.drain(..).partition(|beaten| beaten.from < best);
+    standings.beaten = left;
+    again.sort_by(|a, b| a.from.total_cmp(&b.from));
+    let shapes: Vec<Shape> = again.into_iter().map(|beaten| beaten.shape).collect();
+    round(bench, runs, &shapes, 1.0, best, standings, true)
 }
 
 /// A longer run mostly needs what a shorter one did.
@@ -158,8 +179,8 @@ pub(super) fn round(
                     all.push(found);
                 }
                 Err((tried, why)) => standings.beaten.push(Beaten {
-                    kind: shape.kind(),
-                    apart: shape.is_apart(),
+                    shape: shape.clone(),
+                    from: budget,
                     usd_per_hour: tried.as_ref().map(|(_, cost)| *cost),
                     tried: tried.map(|(name, _)| name),
                     held: false,

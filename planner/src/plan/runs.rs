@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use forerun_reports::compare::{Rows, limit_values};
+use forerun_reports::statistics::{Batches, Sample};
 use forerun_reports::summary::{SloCheck, SloFigures, Summary};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,32 @@ pub struct Trial {
     pub busy: Option<f64>,
     /// Output tokens per second.
     pub output_tokens_per_s: Option<f64>,
+    /// For each of `checks`, how far its margin may be off by the run's windows of time; empty where seeds tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_windows: Vec<Option<WindowError>>,
+}
+
+/// How far a figure of one run may be off, by its windows of time ([`Batches`]).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WindowError {
+    /// Windows that do not depend on their neighbours, as far as can be seen.
+    pub windows: u64,
+    /// Standard error of the margin, a share as the margin is.
+    pub standard_error: f64,
+    /// Whether windows still depend on their neighbours: the error is then too small.
+    pub dependent: bool,
+}
+
+impl WindowError {
+    fn of(check: &SloCheck, values: Vec<f64>) -> Option<Self> {
+        let scale = match check.figures {
+            SloFigures::Latency { limit_ms, .. } => limit_ms.max(1e-9),
+            SloFigures::Share { .. } => 1.0,
+        };
+        let Batches { values, dependent, .. } = Batches::of(values);
+        let error = Sample::of(&values).filter(|sample| sample.count > 1)?.standard_error() / scale;
+        Some(Self { windows: values.len() as u64, standard_error: error, dependent })
+    }
 }
 
 impl Trial {
@@ -48,6 +76,7 @@ impl Trial {
             hit_rate: summary.kv.hit_rate,
             busy: (!busy.is_empty()).then(|| busy.iter().sum::<f64>() / busy.len() as f64),
             output_tokens_per_s: summary.throughput.output_tokens_per_s,
+            by_windows: Vec::new(),
             checks: summary.slo_checks,
         }
     }
@@ -154,17 +183,55 @@ impl Runs {
         replicas: &[u32],
         seed: u64,
     ) -> Result<Trial, Error> {
-        let scenario = bench.scenario(setting, replicas).scenario;
-        let scenario = serde_json::to_string(&scenario).map_err(|e| Error::Internal(e.to_string()))?;
-        let key =
-            format!("{} seed {seed} {:?} {} {scenario}", setting.policy, setting.alteration, self.traffic);
-        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(trial) = lock().runs.get(&key) {
+        let key = self.key(bench, setting, replicas, seed)?;
+        if let Some(trial) = self.kept().runs.get(&key) {
             return Ok(trial.clone());
         }
         let trial = Trial::of(bench.run(&bench.assemble(setting)?, replicas, seed)?);
-        lock().runs.insert(key, trial.clone());
+        self.kept().runs.insert(key, trial.clone());
         Ok(trial)
+    }
+
+    /// The only run of recorded traffic, with the errors that its windows of time tell.
+    ///
+    /// # Errors
+    /// As those of the simulation.
+    pub(super) fn run_in_windows(
+        &self,
+        bench: &Bench<'_>,
+        shape: &Shape,
+        replicas: &[u32],
+        seed: u64,
+    ) -> Result<Trial, Error> {
+        let key = format!("windows {}", self.key(bench, &shape.setting, replicas, seed)?);
+        if let Some(trial) = self.kept().runs.get(&key) {
+            return Ok(trial.clone());
+        }
+        let assembled = bench.assemble(&shape.setting)?;
+        let mut rows = Rows::new(assembled.fleet.warm_up, assembled.slo.clone());
+        let mut trial = Trial::of(bench.run_watched(&assembled, replicas, seed, &mut rows)?);
+        let values = limit_values(&rows).filter(|_| !rows.too_many()).unwrap_or_default();
+        let each = trial.checks.iter().zip(values);
+        trial.by_windows = each.map(|(check, values)| WindowError::of(check, values?)).collect();
+        self.kept().runs.insert(key, trial.clone());
+        Ok(trial)
+    }
+
+    /// What tells a run from others.
+    fn key(
+        &self,
+        bench: &Bench<'_>,
+        setting: &Setting,
+        replicas: &[u32],
+        seed: u64,
+    ) -> Result<String, Error> {
+        let scenario = bench.scenario(setting, replicas).scenario;
+        let scenario = serde_json::to_string(&scenario).map_err(|e| Error::Internal(e.to_string()))?;
+        Ok(format!("{} seed {seed} {:?} {} {scenario}", setting.policy, setting.alteration, self.traffic))
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes the figures to their file, if there is one.
@@ -173,7 +240,7 @@ impl Runs {
     /// When it cannot be written.
     pub(super) fn keep(&self) -> Result<(), InputError> {
         let Some(path) = &self.path else { return Ok(()) };
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept();
         let text = serde_json::to_string(&*kept).map_err(|e| InputError::new(e.to_string()))?;
         let mut file = OutputFile::create(path)?;
         let wrong = |e| InputError::new(format!("{}: cannot be written: {e}", path.display()));

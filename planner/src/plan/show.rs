@@ -3,6 +3,7 @@
 use forerun_reports::document::{Block, Cell, Column, Document, KeyValue, Level, Table};
 
 use super::answer::{Fleet, Plan};
+use super::confirm::Confirmation;
 use crate::words::{number, percent, plural};
 
 /// Rejected kinds that are listed; the others are in the JSON document.
@@ -77,21 +78,7 @@ impl Plan {
                 ),
             );
         }
-        let margin = sure.margin.map_or_else(
-            || "a recorded trace, the same for every seed: no interval".to_owned(),
-            |margin| {
-                format!("tightest limit kept by {:.1} to {:.1} %", margin.low * 100.0, margin.high * 100.0)
-            },
-        );
-        row(
-            "Other traffic",
-            format!(
-                "the SLO held in {} of {} with fresh seeds; {margin} ({} sure)",
-                sure.seeds_held,
-                plural(sure.seeds as u32, "run"),
-                percent(sure.confidence)
-            ),
-        );
+        row("Other traffic", other_traffic(sure));
         let doubt = &self.step_times;
         if let (Some(limit), Some(chance)) = (doubt.limit, doubt.slo_holds) {
             row(
@@ -206,4 +193,17 @@ impl Plan {
             rounds.join(", then ")
         )
     }
+}
+
+/// How sure it is that the fleet holds when other traffic of the same kind comes.
+fn other_traffic(sure: &Confirmation) -> String {
+    let held = format!("the SLO held in {} of {}", sure.seeds_held, plural(sure.seeds as u32, "run"));
+    let Some(margin) = sure.margin else {
+        return format!("{held}; a recorded trace too short for an interval");
+    };
+    let (low, high) = (margin.low * 100.0, margin.high * 100.0);
+    let kept = format!("tightest limit kept by {low:.1} to {high:.1} % ({} sure)", percent(sure.confidence));
+    let Some(windows) = sure.windows else { return format!("{held} with fresh seeds; {kept}") };
+    let narrow = if sure.dependent { "; they depend on their neighbours: too narrow" } else { "" };
+    format!("{held}; by {windows} windows of the recorded trace, {kept}{narrow}")
 }

@@ -42,6 +42,7 @@ fn planned(text: &str, asked: &Asked) -> Plan {
 /// requests it took, and the fleets that are not decided.
 struct BruteForce {
     best: Option<(f64, String)>,
+    fleets: u64,
     requests: u64,
     open: BTreeMap<String, f64>,
 }
@@ -56,9 +57,10 @@ fn brute_force(text: &str, asked: &Asked) -> BruteForce {
     let (_, bench) = benches.pop().unwrap();
     let fresh = seeds(bench.seeds[0], confirm::SEEDS + 1).split_off(1);
     let seeds = &fresh[..3];
-    let mut brute = BruteForce { best: None, requests: 0, open: BTreeMap::new() };
+    let mut brute = BruteForce { best: None, fleets: 0, requests: 0, open: BTreeMap::new() };
     for shape in &shapes {
         for replicas in grid(shape, asked.replicas_max) {
+            brute.fleets += 1;
             brute.requests += seeds.len() as u64 * bench.traffic.requests;
             let cost = shape.space.cost(&replicas);
             if brute.best.as_ref().is_some_and(|(best, _)| cost >= *best) {
@@ -111,7 +113,7 @@ fn agrees(text: &str, asked: &Asked) {
         fleet.usd_per_hour
     );
     let share = plan.simulation.search_requests as f64 / brute.requests as f64;
-    println!("| {} | {name} | {:.1} % |", fleet.name, share * 100.0);
+    println!("| {} | {name} | {} | {} | {:.1} % |", fleet.name, brute.fleets, brute.requests, share * 100.0);
     assert!(share <= 0.1, "{} of {} requests", plan.simulation.search_requests, brute.requests);
 }
 
@@ -139,13 +141,13 @@ fn the_cheapest_of_ten_grids_is_found_in_a_tenth_of_their_requests() {
     let any = |gpus: &[&str], splits: &[u32]| Asked { replicas_max: 8, ..asked(gpus, splits) };
     let (llama, qwen) = ("meta-llama/Llama-3.1-8B", "Qwen/Qwen3-14B");
     agrees(&chat(llama, 60), &together(&["h100-sxm", "l40s"], &[1, 2]));
-    agrees(&chat(llama, 120), &together(&["h100-sxm", "a100-sxm-80gb"], &[1, 2]));
-    agrees(&chat(qwen, 40), &together(&["h100-sxm", "h200-sxm"], &[1, 2]));
+    agrees(&chat(llama, 400), &together(&["h100-sxm", "a100-sxm-80gb"], &[1, 2]));
+    agrees(&chat(qwen, 120), &together(&["h100-sxm", "h200-sxm"], &[1, 2]));
     agrees(&long(llama, 15), &together(&["h100-sxm", "a100-sxm-80gb", "l40s"], &[1]));
     agrees(&long(qwen, 10), &together(&["h100-sxm", "a100-sxm-80gb"], &[1, 2]));
     agrees(&chat(llama, 60), &any(&["h100-sxm"], &[1, 2]));
     agrees(&chat(qwen, 40), &any(&["h100-sxm"], &[1, 2]));
-    agrees(&long(llama, 15), &any(&["h100-sxm"], &[1, 2]));
+    agrees(&long(llama, 30), &any(&["h100-sxm"], &[1, 2]));
     agrees(&long(qwen, 10), &any(&["h200-sxm"], &[1, 2]));
     agrees(&long(llama, 20), &any(&["a100-sxm-80gb"], &[1, 2]));
 }
@@ -169,6 +171,33 @@ fn a_plan_says_how_sure_it_is_what_was_close_and_why_the_rest_was_left_out() {
     }
     assert!(markdown::render(&plan.to_document()).contains("| 20 % more traffic |"));
     assert!(!plan.to_json().contains("NaN"));
+}
+
+#[test]
+fn windows_of_a_recorded_trace_say_how_sure_the_plan_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let traced = |requests: u32| {
+        let path = folder.path().join(format!("{requests}.csv"));
+        let lines = (0..requests)
+            .map(|n| format!("{},{},{}\n", f64::from(n) * 0.05, 300 + n * 37 % 900, 20 + n * 13 % 90));
+        std::fs::write(
+            &path,
+            "arrival_s,input_tokens,output_tokens\n".to_owned() + &lines.collect::<String>(),
+        )
+        .unwrap();
+        let slo = "slo: {ttft: 1s, tpot: 50ms, attainment: 0.95, ttft_p99: 2s}";
+        let text =
+            format!("model: meta-llama/Llama-3.1-8B\nworkload: {{trace: {}}}\n{slo}\n", path.display());
+        planned(&text, &Asked { roles: Roles::Together, ..asked(&["h100-sxm"], &[1]) })
+    };
+    let sure = traced(2000).confirmation;
+    let margin = sure.margin.expect("an interval");
+    assert!(sure.shown && sure.seeds == 1 && margin.low >= 0.0 && margin.low <= margin.high, "{sure:?}");
+    assert!(sure.windows.unwrap() >= 8);
+    let screen = Terminal::default().render(&traced(2000).to_document());
+    assert!(screen.contains("windows of"), "{screen}");
+    let short = traced(200).confirmation;
+    assert!(short.shown && short.windows.is_some() && traced(200).runner_up.is_none());
 }
 
 #[test]
