@@ -9,6 +9,7 @@ mod curious;
 mod data_parallel;
 mod disaggregation;
 mod faults;
+mod gate;
 mod golden;
 mod golden_fixtures;
 mod harness;
