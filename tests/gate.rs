@@ -27,11 +27,11 @@ fn the_example_workflow_stops_a_picker_that_forgets_prefixes_and_passes_an_equal
     for name in ["ci", "deploy"] {
         std::fs::create_dir(folder.path(name)).expect("a folder");
     }
-    folder.write("ci/scenario.yaml", include_str!("../examples/gate/scenario.yaml"));
+    folder.write("scenario.yaml", include_str!("../examples/gate/scenario.yaml"));
     let own = include_str!("../examples/epp-prefix.yaml");
     folder.write("deploy/epp.yaml", own);
-    let record = ["gate", "--record", "ci/base.json", "ci/scenario.yaml", "--replications", "5"];
-    let few = ["--set", "workload.duration=30s", "--set", "run.warm_up=5s", "--set"];
+    let record = ["gate", "--record", "ci/base.json", "scenario.yaml", "--replications", "5"];
+    let few = ["--set", "workload.duration=60s", "--set", "run.warm_up=15s", "--set"];
     let recorded = folder.run(&[&record[..], &few, &["router={epp: deploy/epp.yaml}"]].concat());
     assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
     let (arguments, answer) = asked();

@@ -3,7 +3,7 @@
 use super::Study;
 use super::advice::{Answer, Chosen, Kind, Part, Row, Signal, Verdict};
 use super::sizes::{Fleets, Offer, Sizes};
-use crate::emit::arguments::FILES;
+use crate::emit::arguments::hazard;
 use crate::trial::Policy;
 use crate::words::{number, percent, plural, seconds};
 
@@ -170,12 +170,7 @@ pub(super) fn hazards(study: &Study<'_>, rows: &[Row], verdict: &Verdict) -> Vec
         ));
     }
     let tiers = verdict.chosen.as_ref().and_then(|chosen| chosen.setting.tiers.as_ref());
-    if tiers.is_some_and(|tiers| tiers.disk.is_some() || tiers.shared.is_some()) {
-        hazards.push(format!(
-            "the files of KV are expected at {FILES}: mount them there; servers that share them need PYTHONHASHSEED=0, \
-             without which each names the same blocks otherwise"
-        ));
-    }
+    hazards.extend(tiers.and_then(hazard));
     if yes(Signal::Adapters) {
         hazards.push(
             "lora-affinity-scorer gives a replica that has never stepped a score of 0: freshly started ones are shunned"

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::verdict::{Servers, Verdict};
-use crate::scenario::{EngineArgs, KvCacheDtype, Role, SchedulingPolicy};
+use crate::scenario::{EngineArgs, KvCacheDtype, Role, SchedulingPolicy, TiersSpec};
 
 /// Arguments after the model's name. `tensor_parallel` is left out where a chart adds it by itself.
 pub(super) fn of(verdict: &Verdict, role: Role, servers: &Servers, tensor_parallel: bool) -> Vec<String> {
@@ -45,7 +45,17 @@ pub(super) fn of(verdict: &Verdict, role: Role, servers: &Servers, tensor_parall
 }
 
 /// Where servers keep KV in files.
-pub(crate) const FILES: &str = "/mnt/kv-cache";
+const FILES: &str = "/mnt/kv-cache";
+
+/// What whoever deploys these tiers has to mind.
+pub(crate) fn hazard(tiers: &TiersSpec) -> Option<String> {
+    (tiers.disk.is_some() || tiers.shared.is_some()).then(|| {
+        format!(
+            "the files of KV are expected at {FILES}: mount them there; servers that share them need PYTHONHASHSEED=0, \
+             without which each names the same blocks otherwise"
+        )
+    })
+}
 
 /// vLLM's multi-tier setup (docs.vllm.ai, KV offloading usage guide): host memory of so many GiB, and files below.
 fn tiering(gib: f64) -> Value {

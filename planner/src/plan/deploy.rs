@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::answer::Plan;
+use crate::emit::arguments::hazard;
 use crate::emit::deployment::Deployment;
 use crate::emit::verdict::Prediction;
 use crate::emit::{self, Names};
@@ -40,12 +41,13 @@ impl Plan {
         if let Some(headroom) = self.headroom {
             predict("headroom", format!("{} x the traffic", number(headroom)));
         }
+        let tiers = chosen.setting.tiers.as_ref().or(chosen.loaded.scenario.tiers.as_ref());
         let deployment = Deployment {
             loaded: &chosen.loaded,
             setting: &chosen.setting,
             replicas: &chosen.replicas,
             predicted,
-            hazards: Vec::new(),
+            hazards: tiers.and_then(hazard).into_iter().collect(),
             autoscaling: None,
             today: None,
         };
