@@ -184,10 +184,15 @@ impl Runs {
         seed: u64,
     ) -> Result<Trial, Error> {
         let key = self.key(bench, setting, replicas, seed)?;
+        self.once(key, || Ok(Trial::of(bench.run(&bench.assemble(setting)?, replicas, seed)?)))
+    }
+
+    /// What is kept under `key`, or else what `run` gives, which is kept from now on.
+    fn once(&self, key: String, run: impl FnOnce() -> Result<Trial, Error>) -> Result<Trial, Error> {
         if let Some(trial) = self.kept().runs.get(&key) {
             return Ok(trial.clone());
         }
-        let trial = Trial::of(bench.run(&bench.assemble(setting)?, replicas, seed)?);
+        let trial = run()?;
         self.kept().runs.insert(key, trial.clone());
         Ok(trial)
     }
@@ -204,17 +209,15 @@ impl Runs {
         seed: u64,
     ) -> Result<Trial, Error> {
         let key = format!("windows {}", self.key(bench, &shape.setting, replicas, seed)?);
-        if let Some(trial) = self.kept().runs.get(&key) {
-            return Ok(trial.clone());
-        }
-        let assembled = bench.assemble(&shape.setting)?;
-        let mut rows = Rows::new(assembled.fleet.warm_up, assembled.slo.clone());
-        let mut trial = Trial::of(bench.run_watched(&assembled, replicas, seed, &mut rows)?);
-        let values = limit_values(&rows).filter(|_| !rows.too_many()).unwrap_or_default();
-        let each = trial.checks.iter().zip(values);
-        trial.by_windows = each.map(|(check, values)| WindowError::of(check, values?)).collect();
-        self.kept().runs.insert(key, trial.clone());
-        Ok(trial)
+        self.once(key, || {
+            let assembled = bench.assemble(&shape.setting)?;
+            let mut rows = Rows::new(assembled.fleet.warm_up, assembled.slo.clone());
+            let mut trial = Trial::of(bench.run_watched(&assembled, replicas, seed, &mut rows)?);
+            let values = limit_values(&rows).filter(|_| !rows.too_many()).unwrap_or_default();
+            let each = trial.checks.iter().zip(values);
+            trial.by_windows = each.map(|(check, values)| WindowError::of(check, values?)).collect();
+            Ok(trial)
+        })
     }
 
     /// What tells a run from others.
